@@ -1,0 +1,1 @@
+"""The walden command and what it starts."""

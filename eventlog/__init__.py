@@ -1,0 +1,1 @@
+"""The contract between components: append, subscribe, positions and tokens, pools, configuration."""

@@ -1,0 +1,1 @@
+"""The Matrix protocol as pure functions and values: no I/O, nothing of ours imported."""

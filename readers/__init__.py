@@ -1,0 +1,1 @@
+"""Components that follow the outputs and answer or act."""

@@ -1,0 +1,1 @@
+"""The consumer that decides, and its query interface."""

@@ -1,0 +1,5 @@
+"""Lets pip read setup.cfg, where all metadata live."""
+
+from setuptools import setup
+
+setup()

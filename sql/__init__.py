@@ -1,0 +1,1 @@
+"""Everything the database holds, as SQL files."""

@@ -1,0 +1,1 @@
+"""Client and federation endpoints that change something."""
