@@ -1,0 +1,271 @@
+"""The settings every component reads, as frozen values: one section class per section of walden.toml.
+
+Invariant: a setting exists exactly once, as one line of a section class below; its type, default, sentence,
+bounds and environment variables all come from that line. `eventlog.configuration` reads them.
+"""
+
+# ruff: noqa: RUF009 - `setting` only makes a dataclass field.
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+Role = Literal["owner", "writer", "roomserver", "reader", "maintenance", "replication", "history"]
+"""A login of the database; `owner` is the one that migrates and provisions the others."""
+
+SERVER_NAME = re.compile(r"(?:[0-9A-Za-z.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+"""Grammar of a server name (specification v1.19, appendices, "Server name")."""
+
+
+class ConfigurationError(Exception):
+    """A setting is unknown or has a value it cannot have; the message says which, where, and what would do."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listen:
+    """An address and TCP port to listen on, written `address:port` (`[::1]:8008` for IPv6)."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Listen":
+        """Read `address:port`; raises ValueError with a sentence."""
+        address, separator, port = text.rpartition(":")
+        if not separator or not port.isdecimal() or int(port) > 65535 or not address:
+            raise ValueError("expected address:port, as in 127.0.0.1:8008 or [::1]:8008")
+        return cls(address.removeprefix("[").removesuffix("]"), int(port))
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    env: str = "",
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    pattern: re.Pattern[str] | None = None,
+    secret: bool = False,
+) -> Any:
+    """Declare one setting: its default (as it would be written in TOML), its sentence, and its bounds.
+
+    `env` is a fixed environment variable beside the generic WALDEN_<SECTION>_<KEY>. `{data_dir}` in the default
+    of a path stands for the data directory.
+    """
+    metadata = {
+        "default": default,
+        "doc": doc,
+        "env": env,
+        "choices": choices,
+        "minimum": minimum,
+        "pattern": pattern,
+        "secret": secret,
+    }
+    return dataclasses.field(metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Server:
+    """Who this server is and where it keeps what it writes."""
+
+    name: str = setting(
+        "localhost",
+        "The server's name, the part of user ids after the colon. It can never change.",
+        pattern=SERVER_NAME,
+    )
+    public_base_url: str = setting(
+        "", "The URL clients reach the server at, as well-known tells them. Empty: made from client.listen."
+    )
+    data_dir: Path = setting("data", "Everything a run writes: database, media, keys, logs.", env="WALDEN_DATA_DIR")
+    signing_key: Path = setting("{data_dir}/signing.key", "File of the key that signs events and federation requests.")
+    default_room_version: str = setting(
+        "12", "Version of rooms made without one.", choices=tuple(str(n) for n in range(1, 13))
+    )
+    metrics_listen: Listen | None = setting("", "Address and port for Prometheus metrics. Empty: none.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Client:
+    """The listener for clients (client-server API)."""
+
+    listen: Listen = setting("127.0.0.1:8008", "Address and port for clients.")
+    tls_certificate: Path | None = setting("", "PEM certificate chain. Empty: plain HTTP, for a proxy in front.")
+    tls_key: Path | None = setting("", "PEM key of the certificate.")
+    processes: int = setting(1, "API processes that share the listener.", minimum=1)
+    backlog: int = setting(2048, "Connections that may wait to be accepted.", minimum=1)
+    max_body_bytes: int = setting(1_048_576, "Longest request body, media uploads aside.", minimum=65_536)
+    trusted_proxies: tuple[str, ...] = setting((), "Addresses whose X-Forwarded-For is believed.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Federation:
+    """The listener for other servers, and how this one calls them."""
+
+    listen: Listen | None = setting("127.0.0.1:8448", "Address and port for other servers. Empty: none.")
+    tls_certificate: Path | None = setting("", "PEM certificate chain. Empty: plain HTTP, for a proxy in front.")
+    tls_key: Path | None = setting("", "PEM key of the certificate.")
+    extra_ca_file: Path | None = setting("", "PEM certificates trusted beside the system's when calling other servers.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Database:
+    """Where the database is. Without a DSN, an embedded PostgreSQL 18 in the data directory."""
+
+    dsn: str = setting("", "libpq DSN or URL for set-up and pooled queries. Empty: the embedded database.", secret=True)
+    direct_dsn: str = setting("", "DSN past any pooler, for replication and LISTEN. Empty: database.dsn.", secret=True)
+    writer_dsn: str = setting("", "DSN of the writers. Empty: database.dsn with the role made by init.", secret=True)
+    roomserver_dsn: str = setting("", "DSN of the room server. Empty: likewise.", secret=True)
+    reader_dsn: str = setting("", "DSN of the readers. Empty: likewise.", secret=True)
+    maintenance_dsn: str = setting("", "DSN of the maintenance task. Empty: likewise.", secret=True)
+    replication_dsn: str = setting("", "Direct DSN of the replication streams. Empty: likewise.", secret=True)
+    history_dsn: str = setting("", "DSN of people who query `history`. Empty: likewise.", secret=True)
+    pool_min: int = setting(2, "Connections a process keeps open per role.", minimum=1)
+    pool_max: int = setting(8, "Connections a process opens at most per role.", minimum=1)
+    connect_timeout: int = setting(10, "Seconds to wait for a connection.", minimum=1)
+    embedded_shared_buffers: str = setting("128MB", "shared_buffers of the embedded database.")
+    embedded_max_connections: int = setting(120, "max_connections of the embedded database.", minimum=20)
+    embedded_max_slot_wal: str = setting("4GB", "max_slot_wal_keep_size of the embedded database.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Log:
+    """The event log."""
+
+    shards: int = setting(1, "Shards of the log; fixed at init, raised only by a drained step.", minimum=1)
+    verdict_timeout: float = setting(20.0, "Seconds a request waits for the room server's verdict.", minimum=0.1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Registration:
+    """Who may make an account."""
+
+    mode: str = setting(
+        "off",
+        "Who may register: anyone, holders of a token, holders of the shared secret, nobody.",
+        env="WALDEN_REGISTRATION",
+        choices=("open", "token", "shared-secret", "off"),
+    )
+    shared_secret: str = setting("", "The secret of mode shared-secret.", secret=True)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RateLimits:
+    """How often one caller may do what. Rates are requests per second, bursts are how many may come at once."""
+
+    enabled: bool = setting(True, "Whether rates are limited at all.", env="WALDEN_RATE_LIMITS")
+    message_per_second: float = setting(5.0, "Events sent, per user.", minimum=0.001)
+    message_burst: int = setting(50, "Burst of events sent.", minimum=1)
+    room_per_second: float = setting(0.2, "Rooms made, per user.", minimum=0.001)
+    room_burst: int = setting(10, "Burst of rooms made.", minimum=1)
+    join_per_second: float = setting(0.5, "Joins, per user.", minimum=0.001)
+    join_burst: int = setting(20, "Burst of joins.", minimum=1)
+    invite_per_second: float = setting(0.5, "Invitations, per user.", minimum=0.001)
+    invite_burst: int = setting(20, "Burst of invitations.", minimum=1)
+    login_per_second: float = setting(0.1, "Logins, per address and per account.", minimum=0.001)
+    login_burst: int = setting(5, "Burst of logins.", minimum=1)
+    registration_per_second: float = setting(0.05, "Registrations, per address.", minimum=0.001)
+    registration_burst: int = setting(3, "Burst of registrations.", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AppServices:
+    """Application services (bridges and bots)."""
+
+    files: tuple[Path, ...] = setting((), "Registration files of application services (YAML).")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Media:
+    """Uploaded files."""
+
+    store: Path = setting("{data_dir}/media", "Folder that holds uploaded and fetched files.")
+    max_upload_bytes: int = setting(52_428_800, "Longest upload.", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Logging:
+    """What the processes print."""
+
+    level: str = setting("info", "Least severe line that is printed.", choices=("debug", "info", "warning", "error"))
+    format: str = setting("console", "One line for people, or one JSON object, per entry.", choices=("console", "json"))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """All sections, plus where they came from. `path` is walden.toml, which need not exist."""
+
+    server: Server
+    client: Client
+    federation: Federation
+    database: Database
+    log: Log
+    registration: Registration
+    rate_limits: RateLimits
+    appservices: AppServices
+    media: Media
+    logging: Logging
+    path: Path
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def base_url(self) -> str:
+        """The public base URL without a trailing slash; from client.listen when none is configured."""
+        if self.server.public_base_url:
+            return self.server.public_base_url.rstrip("/")
+        return self.local_url
+
+    @property
+    def local_url(self) -> str:
+        """URL of the client listener as seen from this machine."""
+        scheme = "https" if self.client.tls_certificate else "http"
+        wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+        listen = self.client.listen
+        return f"{scheme}://{Listen(wildcards.get(listen.address, listen.address), listen.port)}"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the database is the embedded one."""
+        return not self.database.dsn
+
+    def dsn(self, role: Role = "owner", *, direct: bool = False) -> str:
+        """Connection string of one role; `direct` (always so for replication) goes past a pooler.
+
+        Reads the embedded database's DSN and the logins that `walden init` made from the data directory, each time:
+        both may appear after the settings were read. Raises ConfigurationError when there is no database yet.
+        """
+        direct = direct or role == "replication"
+        base = (direct and self.database.direct_dsn) or self.database.dsn or self._embedded_dsn()
+        own = "" if role == "owner" else str(getattr(self.database, f"{role}_dsn"))
+        if own and not (direct and self.database.direct_dsn and role != "replication"):
+            return own
+        login = _login(own) if own else self._logins().get(role)
+        return make_conninfo(base, **login) if login else base
+
+    def _embedded_dsn(self) -> str:
+        file = self.server.data_dir / "embedded.dsn"
+        try:
+            return file.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            raise ConfigurationError(
+                f"there is no database yet: database.dsn is empty and {file} does not exist; run `walden init` first"
+            ) from None
+
+    def _logins(self) -> dict[str, dict[str, str]]:
+        try:
+            text = (self.server.data_dir / "logins.json").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return {}
+        logins: dict[str, dict[str, str]] = json.loads(text)
+        return logins
+
+
+def _login(dsn: str) -> dict[str, Any]:
+    parts = conninfo_to_dict(dsn)
+    return {key: parts[key] for key in ("user", "password") if parts.get(key) is not None}
