@@ -64,6 +64,8 @@ def _another_value(one: Described) -> str:
         return "off" if one.default else "on"
     if one.key.endswith("listen"):
         return "h:1"
+    if one.name == "server.name":
+        return "a.example"
     if one.key.endswith("dsn"):
         return "dbname=x"
     return "7000000" if one.type in (int, float) else "/p"
