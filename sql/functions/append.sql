@@ -1,0 +1,152 @@
+-- The one way into the log for entries built here.
+--
+-- A batch names the rooms as their writer saw them and the finished events in order. Each room's tip is locked in sorted order;
+-- events of a room that has moved on come back as 'moved' and are built again. Claims of transaction ids are made under the same
+-- lock, so that two processes cannot claim one id for a room at once. All of it is one statement of one short transaction.
+create type eventlog.room_seen as (
+    room_id text,
+    tip text,
+    state_position bigint,
+    generation integer
+);
+comment on type eventlog.room_seen is 'A room as the writer saw it when it built: last local event, position of the current state, generation of the chain. All but the id null: a new room.';
+
+create type eventlog.new_entry as (
+    o integer,
+    kind "char",
+    shard smallint,
+    event_id text,
+    room_id text,
+    type text,
+    state_key text,
+    sender text,
+    device_id text,
+    txn_id text,
+    key text,
+    depth bigint,
+    json text
+);
+comment on type eventlog.new_entry is 'A finished entry: o is its place in the batch, key the hexadecimal claim of its transaction id.';
+
+create function eventlog.append_v1(batch json)
+returns table (o integer, status text, entry bigint, event_id text)
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+    seen eventlog.room_seen[] := array(
+        select r from json_populate_recordset(null::eventlog.room_seen, batch -> 'rooms') as r);
+    fresh eventlog.new_entry[] := array(
+        select e from json_populate_recordset(null::eventlog.new_entry, batch -> 'entries') as e);
+    standing text[];
+    claimed boolean;
+begin
+    -- Sorted, so that two appends cannot wait for each other.
+    perform from eventlog.tips t
+    where t.room_id = any (array(select r.room_id from unnest(seen) as r))
+    order by t.room_id
+    for update;
+
+    -- A statement of its own, for its snapshot must be younger than the locks.
+    select array_agg(r.room_id) into standing
+    from unnest(seen) as r
+    left join eventlog.tips t on t.room_id = r.room_id
+    left join roomserver.rooms n on n.room_id = r.room_id
+    left join roomserver.heads h on h.room = n.nid
+    where (r.state_position is null and t.room_id is null and h.room is null)
+       or (r.state_position = h.state_position
+           and r.generation = h.generation
+           and r.tip is not distinct from t.event_id
+           and coalesce(t.state_seq <= h.judged_seq, true));
+
+    select exists (
+        select from eventlog.txns c
+        where c.key = any (array(select decode(e.key, 'hex') from unnest(fresh) as e where e.key is not null))
+    ) into claimed;
+
+    return query
+    with entries as (
+        select e.o, e.kind, e.shard, e.event_id, e.room_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id,
+               decode(e.key, 'hex') as key, e.depth, e.json
+        from unnest(fresh) as e
+    ),
+    -- An event that was sent before breaks the chain built on it: what follows in its room is to be built again.
+    before as (
+        select e.o, e.kind, e.room_id, c.entry
+        from entries e
+        join eventlog.txns c on c.key = e.key
+        where claimed
+    ),
+    chosen as materialized (
+        select e.*, eventlog.next_id() as id,
+               row_number() over (partition by e.kind = 'u', e.room_id order by e.o) as place
+        from entries e
+        where (e.kind = 'u' and not exists (select from before b where b.o = e.o))
+           or (e.kind <> 'u' and e.room_id = any (standing)
+               and not exists (select from before b where b.kind <> 'u' and b.room_id = e.room_id and b.o <= e.o))
+        order by e.o
+    ),
+    placed as materialized (
+        select c.*, case when c.kind <> 'u' then coalesce(t.seq, 0) + c.place end as seq
+        from chosen c
+        left join eventlog.tips t on c.kind <> 'u' and t.room_id = c.room_id
+    ),
+    last_of_room as (
+        select distinct on (p.room_id) p.room_id, p.event_id, p.depth, p.seq
+        from placed p
+        where p.kind <> 'u'
+        order by p.room_id, p.seq desc
+    ),
+    moved_tips as (
+        insert into eventlog.tips as t (room_id, event_id, depth, seq, state_seq, generation)
+        select l.room_id, l.event_id, l.depth, l.seq,
+               coalesce((select max(p.seq) from placed p where p.room_id = l.room_id and p.kind = 's' and p.state_key is not null), 0),
+               coalesce((select r.generation from unnest(seen) as r where r.room_id = l.room_id), 0)
+        from last_of_room l
+        on conflict (room_id) do update
+        set event_id = excluded.event_id, depth = excluded.depth, seq = excluded.seq,
+            state_seq = greatest(t.state_seq, excluded.state_seq), generation = excluded.generation
+    ),
+    ids as (
+        insert into eventlog.event_ids (event_id, id)
+        select p.event_id, p.id from placed p where p.event_id is not null
+    ),
+    claims as (
+        insert into eventlog.txns (key, entry)
+        select p.key, p.id from placed p where p.key is not null
+    ),
+    logged as (
+        insert into eventlog.events
+            (id, kind, shard, local, seq, event_id, room_id, type, state_key, sender, device_id, txn_id, json)
+        select p.id, p.kind, p.shard, true, p.seq, p.event_id, p.room_id, p.type, p.state_key, p.sender, p.device_id, p.txn_id, p.json
+        from placed p
+        order by p.o
+    )
+    select e.o,
+           case when p.o is not null then 'appended' when b.o is not null then 'duplicate' else 'moved' end,
+           coalesce(p.id, b.entry),
+           coalesce(p.event_id, (select x.event_id from eventlog.events x where x.id = b.entry))
+    from entries e
+    left join placed p on p.o = e.o
+    left join before b on b.o = e.o
+    order by e.o;
+end
+$$;
+comment on function eventlog.append_v1(json) is 'Appends a batch: {rooms: [room_seen], entries: [new_entry]}. Answers per entry: appended, duplicate (of an earlier transaction id) or moved (build it again).';
+
+-- Claims that came back stale or rejected are given to the event that is built in their place.
+create function eventlog.release_v1(keys text[], entries bigint[]) returns integer
+language sql volatile security definer
+set search_path = ''
+begin atomic
+    with released as (
+        delete from eventlog.txns c
+        using unnest(keys, entries) as k (key, entry)
+        where c.key = decode(k.key, 'hex') and c.entry = k.entry
+          and exists (select from eventlog.outputs o where o.entry = k.entry and o.verdict <> 'a')
+        returning 1
+    )
+    select count(*)::integer from released;
+end;
+comment on function eventlog.release_v1(text[], bigint[]) is 'Frees claims of entries that were judged and not accepted, so that their events can be built again under the same transaction id.';

@@ -1,0 +1,21 @@
+-- The log cannot be edited: not by its owner either, who would have to say so.
+create function eventlog.refuse_edit() returns trigger
+language plpgsql
+as $$
+begin
+    raise exception '% is append-only: % refused', tg_table_schema || '.' || tg_table_name, lower(tg_op)
+        using errcode = '42501', hint = 'Scrubbing is done by walden maintenance, which records what it did.';
+end
+$$;
+comment on function eventlog.refuse_edit() is 'Refuses UPDATE, DELETE and TRUNCATE of the logs.';
+
+create trigger append_only before update or delete on eventlog.events
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.events
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only before update or delete on eventlog.outputs
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.outputs
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only before update or delete on eventlog.event_ids
+for each statement execute function eventlog.refuse_edit();

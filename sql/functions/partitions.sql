@@ -1,0 +1,44 @@
+-- Partitions from now to a moment ahead: state yearly, messages monthly, user entries weekly, ephemeral outputs daily.
+create function eventlog.make_partitions(ahead interval default '3 months') returns integer
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    span record;
+    starts timestamp;
+    name text;
+    stray boolean;
+    made integer := 0;
+begin
+    for span in
+        select * from (values
+            ('events_s', 'id', 'year', interval '1 year'), ('outputs_s', 'entry', 'year', interval '1 year'),
+            ('events_m', 'id', 'month', interval '1 month'), ('outputs_m', 'entry', 'month', interval '1 month'),
+            ('events_u', 'id', 'week', interval '1 week'), ('outputs_u', 'entry', 'week', interval '1 week'),
+            ('outputs_e', 'entry', 'day', interval '1 day')) as v (parent, key, unit, step)
+    loop
+        starts := date_trunc(span.unit, now() at time zone 'utc');
+        -- Short spans are made for a short time ahead: fifty daily partitions would only cost planning.
+        while starts < (now() at time zone 'utc') + least(ahead, span.step * 3) loop
+            name := format('%s_%s', span.parent, to_char(starts, 'yyyymmdd'));
+            if to_regclass(format('eventlog.%I', name)) is null then
+                -- Rows that came while no partition was there stay in the default one, and so does the rest of their span.
+                execute format('select exists (select from eventlog.%I where %I >= $1 and %I < $2)', span.parent || '_default',
+                    span.key, span.key)
+                into stray
+                using eventlog.id_at(starts at time zone 'utc'), eventlog.id_at((starts + span.step) at time zone 'utc');
+                if stray then
+                    starts := starts + span.step;
+                    continue;
+                end if;
+                execute format('create table eventlog.%I partition of eventlog.%I for values from (%s) to (%s)', name, span.parent,
+                    eventlog.id_at(starts at time zone 'utc'), eventlog.id_at((starts + span.step) at time zone 'utc'));
+                made := made + 1;
+            end if;
+            starts := starts + span.step;
+        end loop;
+    end loop;
+    return made;
+end
+$$;
+comment on function eventlog.make_partitions(interval) is 'Makes the partitions of the logs ahead of time; returns how many were made. Called by init and by maintenance.';

@@ -1,0 +1,32 @@
+-- What each component may do. Run after every migration; grants are idempotent.
+revoke all on schema eventlog, roomserver, writer, history from public;
+revoke execute on all functions in schema eventlog, roomserver, writer from public;
+
+grant usage on schema eventlog, roomserver to walden_writer, walden_roomserver, walden_reader, walden_maintenance;
+grant usage on schema writer to walden_writer, walden_reader, walden_maintenance;
+grant usage on schema history to walden_history, walden_reader, walden_maintenance;
+
+-- Whoever reads, reads the logs and the tables of record; nobody of them writes there but through functions.
+grant select on all tables in schema eventlog, roomserver to walden_writer, walden_roomserver, walden_reader, walden_maintenance;
+grant execute on function eventlog.entry_time(bigint), eventlog.id_at(timestamptz)
+    to walden_writer, walden_roomserver, walden_reader, walden_maintenance, walden_history;
+grant execute on function roomserver.view_v1(json), roomserver.state_at_v1(bigint, integer, bigint)
+    to walden_writer, walden_roomserver, walden_reader, walden_maintenance;
+
+grant execute on function eventlog.append_v1(json), eventlog.release_v1(text[], bigint[]) to walden_writer;
+grant select, insert, update, delete on all tables in schema writer to walden_writer;
+
+grant execute on function roomserver.commit_v1(json), eventlog.next_id() to walden_roomserver;
+grant insert, update on eventlog.positions to walden_roomserver, walden_reader;
+grant select, insert, update, delete on roomserver.attempts to walden_roomserver;
+grant usage on sequence roomserver.rooms_nid_seq to walden_roomserver;
+
+grant select on writer.accounts, writer.devices, writer.sessions, writer.filters to walden_reader;
+
+grant execute on function eventlog.make_partitions(interval) to walden_maintenance;
+grant select, delete on eventlog.txns to walden_maintenance;
+grant select, delete on writer.uia_sessions, writer.sessions to walden_maintenance;
+grant insert, update on eventlog.positions to walden_maintenance;
+
+grant select on all tables in schema history to walden_history, walden_reader, walden_maintenance;
+grant execute on all functions in schema history to walden_history, walden_reader, walden_maintenance;

@@ -1,0 +1,9 @@
+-- The schemas carry the names of the components; history is for people.
+create schema eventlog;
+comment on schema eventlog is 'The two logs and what every component shares: entries in, outputs out, positions, epochs.';
+create schema roomserver;
+comment on schema roomserver is 'Written by the room server alone, in the transaction of its verdicts: state over time, heads, last values.';
+create schema writer;
+comment on schema writer is 'Secrets and sessions, which are not log entries: accounts, devices, access tokens, filters.';
+create schema history;
+comment on schema history is 'Views and functions for people: rooms, messages, memberships, state at a time. Versioned like an API.';

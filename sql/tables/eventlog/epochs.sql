@@ -1,0 +1,19 @@
+create table eventlog.epochs (
+    ordinal bigint generated always as identity primary key,
+    epoch text collate "C" not null unique,
+    parent text collate "C" references eventlog.epochs (epoch),
+    forked_at bigint[] not null default '{}',
+    system_identifier text collate "C" not null,
+    timeline integer not null,
+    reason text not null,
+    began_at timestamptz not null default now()
+);
+comment on table eventlog.epochs is 'Every stretch of one unbroken history: sync tokens name the epoch they were given in.';
+comment on column eventlog.epochs.ordinal is 'Order of beginning; the highest is the current epoch.';
+comment on column eventlog.epochs.epoch is 'Random id, part of every sync token.';
+comment on column eventlog.epochs.parent is 'The epoch this one forked from; null for the first.';
+comment on column eventlog.epochs.forked_at is 'Position per shard up to which the parent''s history is ours.';
+comment on column eventlog.epochs.system_identifier is 'IDENTIFY_SYSTEM''s identifier of the cluster the epoch began on.';
+comment on column eventlog.epochs.timeline is 'IDENTIFY_SYSTEM''s timeline the epoch began on.';
+comment on column eventlog.epochs.reason is 'init, recover, failover: why it began.';
+comment on column eventlog.epochs.began_at is 'When it began.';

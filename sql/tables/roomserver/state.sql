@@ -1,0 +1,27 @@
+-- State as time: a row per change, valid from one position to the next. The state after position p on a line is every row with
+-- valid_from <= p < valid_to; lines other than 0 begin with one flattened difference from their base.
+create table roomserver.state (
+    room bigint not null,
+    line integer not null default 0,
+    type text collate "C" not null,
+    state_key text collate "C" not null,
+    valid_from bigint not null,
+    valid_to bigint not null default 9223372036854775807,
+    entry bigint,
+    event_id text collate "C",
+    membership "char"
+) with (fillfactor = 90);
+create unique index state_key_history on roomserver.state (room, type, state_key, line, valid_from);
+create unique index state_current on roomserver.state (room, line, type, state_key) where valid_to = 9223372036854775807;
+create index state_changes on roomserver.state (room, valid_from);
+create index state_ended on roomserver.state (room, valid_to) where valid_to < 9223372036854775807;
+comment on table roomserver.state is 'Room state over time: one row a change, valid_from <= position < valid_to.';
+comment on column roomserver.state.room is 'roomserver.rooms.nid.';
+comment on column roomserver.state.line is '0: the room''s main line; others belong to forks (roomserver.lines).';
+comment on column roomserver.state.type is 'Event type, NUL-safe.';
+comment on column roomserver.state.state_key is 'State key, NUL-safe.';
+comment on column roomserver.state.valid_from is 'Position from which the row is part of the state after that position.';
+comment on column roomserver.state.valid_to is 'Position at which it was replaced; the greatest bigint while it stands.';
+comment on column roomserver.state.entry is 'Entry of the state event; null when a resolution removed the key (the row then says: none).';
+comment on column roomserver.state.event_id is 'Event id of the state event; null likewise.';
+comment on column roomserver.state.membership is 'For m.room.member: j join, i invite, l leave, b ban, k knock; otherwise null.';
