@@ -1,0 +1,245 @@
+"""Authorisation of m.room.member events: every transition between memberships, and who may bring it about.
+
+Part of `auth_rules`, which is what others call. Comments number the rules as room version 12 does (rule 5).
+Source: "Authorisation rules" of each room version; server-server API, "Verifying the invite".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from matrix.auth_selection import AuthError, StateMap
+from matrix.events import Event
+from matrix.identifiers import is_user_id
+from matrix.power_levels import PowerLevels, creators_of
+from matrix.room_versions import RoomVersion
+from matrix.signatures import verify_json_signature
+from matrix.unpadded_base64 import decode
+
+__all__ = ["check_member", "membership_of"]
+
+# Signatures times keys that one third-party invite may make us verify: half a second of work at worst would be a way
+# to stop a server with a few events, and real ones have one signature and two keys.
+_MAX_VERIFICATIONS = 100
+
+
+def membership_of(state: StateMap, user_id: str) -> str:
+    """The membership that a state gives a user; `leave` if none or malformed."""
+    member = state.get(("m.room.member", user_id))
+    if member is None:
+        return "leave"
+    membership = member.content.get("membership")
+    return membership if isinstance(membership, str) else "leave"
+
+
+def check_member(event: Event, state: StateMap, create: Event, levels: PowerLevels) -> None:
+    """Rule 5 of the authorisation rules. Raises AuthError, or BadPowerLevel for malformed levels."""
+    rules = create.room_version
+    content = event.content
+    # 5.1 "If there is no state_key property, or no membership property in content"
+    if event.state_key is None:
+        raise AuthError("A membership needs a state key.")
+    if "membership" not in content:
+        raise AuthError("A membership event needs a membership.")
+    # The state key is the target user, so it has to be one.
+    if not is_user_id(event.state_key):
+        raise AuthError("The state key of a membership is not a user ID.")
+    membership = content["membership"]
+    if membership == "join":
+        _check_join(event, state, create, levels)
+    elif membership == "invite":
+        _check_invite(event, state, levels)
+    elif membership == "leave":
+        _check_leave(event, state, levels)
+    elif membership == "ban":
+        _check_ban(event, state, levels)
+    elif membership == "knock" and rules.knocking:
+        _check_knock(event, state, rules)
+    else:
+        # 5.8 "Otherwise, the membership is unknown. Reject."
+        raise AuthError("The membership is unknown.")
+
+
+def _join_rule(state: StateMap) -> Any:
+    join_rules = state.get(("m.room.join_rules", ""))
+    return "invite" if join_rules is None else join_rules.content.get("join_rule")
+
+
+def _check_join(event: Event, state: StateMap, create: Event, levels: PowerLevels) -> None:
+    rules = create.room_version
+    user = event.state_key
+    assert user is not None
+    # 5.3.1 "If the only previous event is an m.room.create and the state_key is the sender of the m.room.create" (the
+    # creator, before version 11; additional creators join like anybody)
+    if event.prev_events == (create.event_id,) and creators_of(create)[:1] == (user,):
+        return
+    # 5.3.2 "If the sender does not match state_key"
+    if event.sender != user:
+        raise AuthError("Nobody can join for somebody else.")
+    current = membership_of(state, user)
+    # 5.3.3 "If the sender is banned"
+    if current == "ban":
+        raise AuthError("The user is banned.")
+    join_rule = _join_rule(state)
+    # 5.3.6 "If the join_rule is public, allow."
+    if join_rule == "public":
+        return
+    invited = current in ("invite", "join")
+    # 5.3.4 "If the join_rule is invite or knock then allow if membership state is invite or join."
+    if join_rule == "invite" or (join_rule == "knock" and rules.knocking):
+        if not invited:
+            raise AuthError("The room is joined by invitation, and the user has none.")
+        return
+    # 5.3.5 "If the join_rule is restricted or knock_restricted"
+    if (join_rule == "restricted" and rules.restricted_join_rule) or (
+        join_rule == "knock_restricted" and rules.knock_restricted_join_rule
+    ):
+        # 5.3.5.1 "If membership state is join or invite, allow."
+        if invited:
+            return
+        # 5.3.5.2 "If the join_authorised_via_users_server key in content is not a user with sufficient permission to
+        # invite other users or is not a joined member of the room, reject."
+        authoriser = event.content.get("join_authorised_via_users_server")
+        if not isinstance(authoriser, str) or membership_of(state, authoriser) != "join":
+            raise AuthError("No member of the room has authorised the join.")
+        if levels.of_user(authoriser) < levels.named("invite"):
+            raise AuthError("The member who has authorised the join may not invite.")
+        return
+    # 5.3.7
+    raise AuthError("The join rule does not let the user join.")
+
+
+def _check_invite(event: Event, state: StateMap, levels: PowerLevels) -> None:
+    target = event.state_key
+    assert target is not None
+    if "third_party_invite" in event.content:
+        _check_third_party_invite(event, state)
+        return
+    # 5.4.2 "If the sender's current membership state is not join"
+    if membership_of(state, event.sender) != "join":
+        raise AuthError("The inviter is not joined to the room.")
+    # 5.4.3 "If target user's current membership state is join or ban"
+    current = membership_of(state, target)
+    if current in ("join", "ban"):
+        raise AuthError("The invited user is banned." if current == "ban" else "The invited user is already joined.")
+    # 5.4.4 "If the sender's power level is greater than or equal to the invite level, allow."
+    if levels.of_user(event.sender) < levels.named("invite"):
+        raise AuthError("The inviter's power level does not allow inviting.")
+
+
+def _check_third_party_invite(event: Event, state: StateMap) -> None:
+    """Rule 5.4.1."""
+    target = event.state_key
+    assert target is not None
+    # 1. "If target user is banned"
+    if membership_of(state, target) == "ban":
+        raise AuthError("The invited user is banned.")
+    # 2. "If content.third_party_invite does not have a signed property"
+    invite = event.content["third_party_invite"]
+    signed = invite.get("signed") if isinstance(invite, dict) else None
+    if not isinstance(signed, dict):
+        raise AuthError("The third-party invite is not signed.")
+    # 3. "If signed does not have mxid and token properties"
+    mxid, token = signed.get("mxid"), signed.get("token")
+    if not isinstance(mxid, str) or not isinstance(token, str):
+        raise AuthError("The third-party invite lacks mxid or token.")
+    # 4. "If mxid does not match state_key"
+    if mxid != target:
+        raise AuthError("The third-party invite is for another user.")
+    # 5. "If there is no m.room.third_party_invite event in the current room state with state_key matching token"
+    invitation = state.get(("m.room.third_party_invite", token))
+    if invitation is None:
+        raise AuthError("There is no third-party invite with this token.")
+    # 6. "If sender does not match sender of the m.room.third_party_invite"
+    if event.sender != invitation.sender:
+        raise AuthError("The third-party invite was made by another user.")
+    # 7. "If any signature in signed matches any public key in the m.room.third_party_invite event, allow."
+    strict = event.room_version.enforce_canonical_json
+    verifications = 0
+    for verify_key in _public_keys(invitation.content):
+        for server_name, key_id in _signature_names(signed):
+            verifications += 1
+            if verifications > _MAX_VERIFICATIONS:
+                raise AuthError("The third-party invite has too many signatures.")
+            if verify_json_signature(signed, server_name, key_id, verify_key, strict=strict):
+                return
+    # 8.
+    raise AuthError("No signature of the third-party invite matches.")
+
+
+def _public_keys(content: dict[str, Any]) -> Iterator[bytes]:
+    """The keys of `public_key` and of `public_keys[].public_key`, those that are well formed."""
+    candidates = [content.get("public_key")]
+    listed = content.get("public_keys")
+    if isinstance(listed, list):
+        candidates += [entry.get("public_key") for entry in listed if isinstance(entry, dict)]
+    for candidate in dict.fromkeys(candidate for candidate in candidates if isinstance(candidate, str)):
+        try:
+            yield decode(candidate)
+        except ValueError:
+            continue
+
+
+def _signature_names(signed: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    signatures = signed.get("signatures")
+    if isinstance(signatures, dict):
+        for server_name, by_key in signatures.items():
+            if isinstance(by_key, dict):
+                for key_id in by_key:
+                    yield server_name, key_id
+
+
+def _check_leave(event: Event, state: StateMap, levels: PowerLevels) -> None:
+    target = event.state_key
+    assert target is not None
+    current = membership_of(state, target)
+    # 5.5.1 "If the sender matches state_key, allow if and only if that user's current membership state is invite, join,
+    # or knock."
+    if event.sender == target:
+        if current in ("invite", "join") or (current == "knock" and event.room_version.knocking):
+            return
+        raise AuthError("The user is not in the room, invited to it, or knocking.")
+    # 5.5.2 "If the sender's current membership state is not join"
+    if membership_of(state, event.sender) != "join":
+        raise AuthError("The sender is not joined to the room.")
+    level = levels.of_user(event.sender)
+    # 5.5.3 "If the target user's current membership state is ban, and the sender's power level is less than the ban
+    # level"
+    if current == "ban" and level < levels.named("ban"):
+        raise AuthError("The sender's power level does not allow unbanning.")
+    # 5.5.4 "If the sender's power level is greater than or equal to the kick level, and the target user's power level
+    # is less than the sender's power level, allow."
+    if level < levels.named("kick"):
+        raise AuthError("The sender's power level does not allow kicking.")
+    if levels.of_user(target) >= level:
+        raise AuthError("The sender's power level is not above that of the user.")
+
+
+def _check_ban(event: Event, state: StateMap, levels: PowerLevels) -> None:
+    target = event.state_key
+    assert target is not None
+    # 5.6.1 "If the sender's current membership state is not join"
+    if membership_of(state, event.sender) != "join":
+        raise AuthError("The sender is not joined to the room.")
+    level = levels.of_user(event.sender)
+    # 5.6.2 "If the sender's power level is greater than or equal to the ban level, and the target user's power level is
+    # less than the sender's power level, allow."
+    if level < levels.named("ban"):
+        raise AuthError("The sender's power level does not allow banning.")
+    if levels.of_user(target) >= level:
+        raise AuthError("The sender's power level is not above that of the user.")
+
+
+def _check_knock(event: Event, state: StateMap, rules: RoomVersion) -> None:
+    # 5.7.1 "If the join_rule is anything other than knock or knock_restricted"
+    join_rule = _join_rule(state)
+    if join_rule != "knock" and not (join_rule == "knock_restricted" and rules.knock_restricted_join_rule):
+        raise AuthError("The join rule does not let the user knock.")
+    # 5.7.2 "If sender does not match state_key"
+    if event.sender != event.state_key:
+        raise AuthError("Nobody can knock for somebody else.")
+    # 5.7.3 "If the sender's current membership is not ban, invite, or join, allow."
+    current = membership_of(state, event.sender)
+    if current in ("ban", "invite", "join"):
+        raise AuthError(f"The user's membership is {current}.")

@@ -1,0 +1,93 @@
+"""Authorisation of m.room.power_levels events: nobody touches or grants what is above them.
+
+Part of `auth_rules`, which is what others call. Comments number the rules as room version 12 does (rule 10).
+Source: "Authorisation rules" of each room version.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matrix.auth_selection import AuthError
+from matrix.events import Event
+from matrix.identifiers import is_user_id
+from matrix.power_levels import LEVEL_DEFAULTS, BadPowerLevel, creators_of, parse_level
+from matrix.room_versions import RoomVersion
+
+__all__ = ["check_power_levels"]
+
+
+def check_power_levels(event: Event, create: Event, current: Event | None, level: int | float) -> None:
+    """Rule 10: the new levels are well formed, and none is touched or set beyond `level`, the sender's own.
+
+    Raises AuthError, or BadPowerLevel for malformed levels.
+    """
+    rules = create.room_version
+    content = event.content
+    if rules.integer_power_levels:
+        # 10.1 "If any of the properties users_default, … in content are present and not an integer"
+        for name in LEVEL_DEFAULTS:
+            if name in content:
+                parse_level(content[name], rules)
+        # 10.2 "If either of the properties events or notifications in content are present and not an object with
+        # values that are integers"
+        for mapping in ("events", "notifications"):
+            if mapping in content:
+                _parse_levels(content, mapping, rules)
+    # 10.3 "If the users property in content is not an object with keys that are valid user IDs with values that are
+    # integers"
+    users = _parse_levels(content, "users", rules)
+    if not all(is_user_id(user) for user in users):
+        raise AuthError("users has a key that is not a user ID.")
+    # 10.4 "If the users property in content contains the sender of the m.room.create event or any of the
+    # additional_creators array"
+    if rules.privileged_creators and any(creator in users for creator in creators_of(create)):
+        raise AuthError("Power levels may not name the creators of the room.")
+    # 10.5 "If there is no previous m.room.power_levels event in the room, allow."
+    if current is None:
+        return
+    # 10.6 "For the properties users_default, … check if they were added, changed or removed. If the current value is
+    # higher than the sender's current power level, reject. If the new value is higher …, reject."
+    old_named = _parse_named(current.content, rules)
+    new_named = _parse_named(content, rules)
+    _check_changes("", old_named, new_named, level)
+    # 10.7 and 10.8, the same for each entry of events and notifications
+    _check_changes(
+        "events ", _parse_levels(current.content, "events", rules), _parse_levels(content, "events", rules), level
+    )
+    if rules.power_to_change_notifications:
+        old_notifications = _parse_levels(current.content, "notifications", rules)
+        _check_changes("notifications ", old_notifications, _parse_levels(content, "notifications", rules), level)
+    # 10.9 "For each entry being changed in, or removed from, the users property, other than the sender's own entry: if
+    # the current value is greater than or equal to the sender's current power level, reject."
+    old_users = _parse_levels(current.content, "users", rules)
+    for user, old in old_users.items():
+        if user != event.sender and users.get(user) != old and old >= level:
+            raise AuthError(f"The sender's power level does not allow changing that of {user}.")
+    # 10.10 "For each entry being added to, or changed in, the users property: if the new value is greater than the
+    # sender's current power level, reject."
+    for user, new in users.items():
+        if old_users.get(user) != new and new > level:
+            raise AuthError(f"The sender's power level does not allow giving {user} the level {new}.")
+
+
+def _parse_levels(content: dict[str, Any], mapping: str, rules: RoomVersion) -> dict[str, int]:
+    entries = content.get(mapping, {})
+    if not isinstance(entries, dict):
+        raise BadPowerLevel(f"{mapping} is not an object")
+    return {key: parse_level(value, rules) for key, value in entries.items()}
+
+
+def _parse_named(content: dict[str, Any], rules: RoomVersion) -> dict[str, int]:
+    return {name: parse_level(content[name], rules) for name in LEVEL_DEFAULTS if content.get(name) is not None}
+
+
+def _check_changes(what: str, old: dict[str, int], new: dict[str, int], level: int | float) -> None:
+    if old == new:
+        return
+    for name in old.keys() | new.keys():
+        before, after = old.get(name), new.get(name)
+        if before == after:
+            continue
+        if (before is not None and before > level) or (after is not None and after > level):
+            raise AuthError(f"The sender's power level does not allow changing {what}{name}.")
