@@ -1,13 +1,13 @@
 """Throwaway PostgreSQL clusters for tests that kill, restore, hold transactions open or need settings of their own.
 
-Invariant: a cluster lives below one private directory, listens on a unix socket in it (and on loopback TCP only when asked),
-asks for a password, never runs as root, and goes away with the process that started it.
+Invariant: a cluster lives below one private directory, listens on a unix socket in it (and on loopback TCP only when
+asked), asks for a password, never runs as root, and goes away with the process that started it.
 
     with Cluster(18, {"wal_sender_timeout": "1s"}) as cluster:
         connection = psycopg.connect(cluster.dsn())
 
-PostgreSQL refuses to run as root, so for root the server runs as `nobody`, from binaries that `nobody` can execute: where the
-virtual environment lies below a closed directory they are copied to a place that is open.
+PostgreSQL refuses to run as root, so for root the server runs as `nobody`, from binaries that `nobody` can execute: where
+the virtual environment lies below a closed directory they are copied to a place that is open.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ DEFAULTS: Final = {
 
 
 def unprivileged() -> list[str]:
-    """The command prefix that makes root `nobody` for one command, and dies with its parent; empty for ordinary users."""
+    """The command prefix that makes root `nobody` for one command that ends with its parent; empty for others."""
     if os.geteuid() != 0:
         return []
     nobody = pwd.getpwnam("nobody")
@@ -118,7 +118,9 @@ class Cluster:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.destroy()
 
     @property
@@ -134,7 +136,13 @@ class Cluster:
     def run(self, program: str, *arguments: str, **environment: str) -> str:
         """Run one of PostgreSQL's programs as the server's user and return what it printed; raises on failure."""
         command = [*unprivileged(), str(self.bin / program), *arguments]
-        env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PGPASSWORD": PASSWORD, "HOME": str(self.root), **environment}
+        env = {
+            "PATH": "/usr/bin:/bin",
+            "LC_ALL": "C.UTF-8",
+            "PGPASSWORD": PASSWORD,
+            "HOME": str(self.root),
+            **environment,
+        }
         done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=self.root, check=False, timeout=120)
         if done.returncode:
             raise RuntimeError(f"{program} failed ({done.returncode}): {done.stderr.strip()}")
