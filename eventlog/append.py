@@ -1,0 +1,109 @@
+"""Appending to the input log: the Python face of `eventlog.append_v1`.
+
+Invariant: one call is one statement of one transaction, and what it answers `appended` is committed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Literal, NamedTuple
+
+import orjson
+from psycopg import AsyncConnection
+
+from eventlog.safe_text import safe
+
+Status = Literal["appended", "duplicate", "moved"]
+
+
+@dataclass(frozen=True, slots=True)
+class RoomSeen:
+    """A room as its writer saw it when it built; all but the id None for a room that does not exist yet.
+
+    `tip` is the last event this server appended (None when it never did), `state_position` the position at which the current
+    state last changed, `generation` counts the chain's breaks.
+    """
+
+    room_id: str
+    tip: str | None
+    state_position: int | None
+    generation: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A finished log entry. Kind s: state and auth events, m: other room events, u: entries of a user.
+
+    `json` is the PDU as canonical JSON, for kind u the entry's own object. `key` is `claim_key`'s or None.
+    """
+
+    kind: Literal["s", "m", "u"]
+    shard: int
+    type: str
+    sender: str
+    json: bytes
+    event_id: str | None = None
+    room_id: str | None = None
+    state_key: str | None = None
+    device_id: str | None = None
+    txn_id: str | None = None
+    key: str | None = None
+    depth: int | None = None
+
+
+class Appended(NamedTuple):
+    """What became of one entry: `entry` and `event_id` are those of the earlier one when it was a duplicate."""
+
+    status: Status
+    entry: int | None
+    event_id: str | None
+
+
+def claim_key(user_id: str, device_id: str, path: str, txn_id: str) -> str:
+    """Hexadecimal claim of a client transaction id: one use per user, device and path (specification, "Transaction ids")."""
+    parts = "\0".join((user_id, device_id, path, txn_id))
+    return sha256(parts.encode()).hexdigest()[:32]
+
+
+async def append(connection: AsyncConnection, rooms: list[RoomSeen], entries: list[Entry]) -> list[Appended]:
+    """Appends a batch in order and answers per entry. Entries of a room that moved on since `rooms` come back `moved`.
+
+    Raises psycopg.Error, with nothing appended: UniqueViolation when an event id or, for kind u, a transaction id was taken in
+    the same moment; the caller builds again.
+    """
+    batch: dict[str, list[dict[str, Any]]] = {
+        "rooms": [
+            {"room_id": r.room_id, "tip": r.tip, "state_position": r.state_position, "generation": r.generation}
+            for r in rooms
+        ],
+        "entries": [
+            {
+                "o": o,
+                "kind": e.kind,
+                "shard": e.shard,
+                "event_id": e.event_id,
+                "room_id": e.room_id,
+                "type": safe(e.type),
+                "state_key": None if e.state_key is None else safe(e.state_key),
+                "sender": e.sender,
+                "device_id": e.device_id,
+                "txn_id": None if e.txn_id is None else safe(e.txn_id),
+                "key": e.key,
+                "depth": e.depth,
+                "json": e.json.decode(),
+            }
+            for o, e in enumerate(entries)
+        ],
+    }
+    cursor = await connection.execute(
+        "select status, entry, event_id from eventlog.append_v1(%s::json)", [orjson.dumps(batch).decode()]
+    )
+    return [Appended(*row) for row in await cursor.fetchall()]
+
+
+async def release(connection: AsyncConnection, claims: list[tuple[str, int]]) -> None:
+    """Frees the claims (key, entry) of entries that were judged and not accepted."""
+    await connection.execute(
+        "select eventlog.release_v1(%s::text[], %s::bigint[])", [[k for k, _ in claims], [e for _, e in claims]]
+    )

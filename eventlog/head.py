@@ -1,0 +1,198 @@
+"""The committed head of the outputs, and the verdicts up to it.
+
+Invariant: what the head says is committed, because it was read from the table; the room server's NOTIFY is only the reason to
+look. Writers wait here for the verdict on what they appended, readers for the head to cover what their slot has shown them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable
+from time import monotonic, time
+from typing import NamedTuple
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+
+from eventlog.queries import load
+
+log = structlog.get_logger(__name__)
+SQL = load("eventlog", "head.sql")
+
+# Looked at even without a NOTIFY: the notification is a hint.
+LOOK_SECONDS = 1.0
+# Verdicts kept for appends whose answer is still on its way.
+REMEMBERED = 20_000
+# Entries judged later than this after their append are looked up singly.
+WINDOW_SECONDS = 600
+MOST = 5_000
+
+
+class Verdict(NamedTuple):
+    """What was decided on an entry: a accepted, o outlier, s soft-failed, r rejected, t stale, q quarantined."""
+
+    position: int
+    entry: int
+    verdict: str
+    reason: str | None
+
+
+class Head:
+    """Follows the committed head in a task of its own; `async with` it.
+
+    `positions` are the committed positions by shard, `epoch` the current epoch id.
+    """
+
+    def __init__(self, direct_dsn: str, *, want_verdicts: bool = True) -> None:
+        self._dsn = direct_dsn
+        self._want_verdicts = want_verdicts
+        self._verdicts: OrderedDict[int, Verdict] = OrderedDict()
+        self._waiting: dict[int, asyncio.Future[Verdict]] = {}
+        self._watchers: list[Callable[[], None]] = []
+        self._asked: set[int] = set()
+        self._woken = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.positions: list[int] = []
+        self.epoch = ""
+        self.looked_at = 0.0
+
+    async def __aenter__(self) -> Head:
+        ready = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._run(ready), name="head")
+        await ready
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        for future in self._waiting.values():
+            future.cancel()
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Calls back, on the loop, whenever the head has moved."""
+        self._watchers.append(callback)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the database answered within the last few seconds."""
+        return monotonic() - self.looked_at < 5 * LOOK_SECONDS
+
+    async def verdict(self, entry: int, timeout: float) -> Verdict:
+        """Waits for the verdict on an entry; TimeoutError when there is none in time."""
+        known = self._verdicts.get(entry)
+        if known is not None:
+            return known
+        future = self._waiting.get(entry)
+        if future is None:
+            future = self._waiting[entry] = asyncio.get_running_loop().create_future()
+            if entry >> 20 < (time() - WINDOW_SECONDS / 2) * 1000:
+                # Judged before this process looked: a duplicate of an old transaction.
+                self._ask(entry)
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), timeout)
+        finally:
+            if not future.done():
+                self._waiting.pop(entry, None)
+
+    def known(self, entry: int) -> Verdict | None:
+        """The verdict if it has been seen lately."""
+        return self._verdicts.get(entry)
+
+    def _ask(self, entry: int) -> None:
+        self._asked.add(entry)
+        self._woken.set()
+
+    async def _run(self, ready: asyncio.Future[None]) -> None:
+        delay = 0.1
+        while True:
+            try:
+                async with (
+                    await AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=10) as listening,
+                    await AsyncConnection.connect(
+                        self._dsn, autocommit=True, connect_timeout=10, prepare_threshold=1
+                    ) as looking,
+                ):
+                    await listening.execute("listen walden_outputs")
+                    await self._look(looking, first=True)
+                    if not ready.done():
+                        ready.set_result(None)
+                    delay = 0.1
+                    hints = asyncio.create_task(self._hear(listening), name="head hints")
+                    try:
+                        while not hints.done():
+                            with contextlib.suppress(TimeoutError):
+                                await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
+                            self._woken.clear()
+                            await self._look(looking)
+                        await hints
+                    finally:
+                        hints.cancel()
+                        with contextlib.suppress(asyncio.CancelledError, psycopg.Error):
+                            await hints
+            except (psycopg.Error, OSError) as error:
+                if not ready.done() and not isinstance(error, psycopg.OperationalError):
+                    ready.set_exception(error)
+                    return
+                log.warning("head lost its connection", error=str(error).strip(), again_in=delay)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+            except asyncio.CancelledError:
+                if not ready.done():
+                    ready.cancel()
+                raise
+
+    async def _hear(self, connection: AsyncConnection) -> None:
+        async for _ in connection.notifies():
+            self._woken.set()
+
+    async def _look(self, connection: AsyncConnection, *, first: bool = False) -> None:
+        rows = await (await connection.execute(SQL["heads"])).fetchall()
+        self.looked_at = monotonic()
+        if not rows:
+            return
+        if not self.positions:
+            # The first look: what was judged lately may be what a request is about to wait for.
+            self.positions = [max(0, row[1] - 1000) for row in rows]
+        self.epoch = rows[0][2]
+        moved = False
+        for shard, position, _ in rows:
+            while self._want_verdicts and self.positions[shard] < position:
+                last = await self._fetch(connection, shard, self.positions[shard])
+                self.positions[shard] = last if last is not None else position
+                moved = True
+            if self.positions[shard] != position:
+                self.positions[shard] = position
+                moved = True
+        asked, self._asked = self._asked, set()
+        for entry in asked:
+            row = await (await connection.execute(SQL["verdict_of"], {"entry": entry})).fetchone()
+            if row is not None:
+                self._settle(Verdict(*row))
+        if moved:
+            for callback in self._watchers:
+                callback()
+
+    async def _fetch(self, connection: AsyncConnection, shard: int, after: int) -> int | None:
+        since = int((time() - WINDOW_SECONDS) * 1000) << 20
+        cursor = await connection.execute(
+            SQL["verdicts"], {"shard": shard, "after": after, "since": since, "most": MOST}
+        )
+        last = None
+        rows = await cursor.fetchall()
+        for row in rows:
+            last = row[0]
+            self._settle(Verdict(*row))
+        return last if len(rows) == MOST else None
+
+    def _settle(self, verdict: Verdict) -> None:
+        self._verdicts[verdict.entry] = verdict
+        if len(self._verdicts) > REMEMBERED:
+            self._verdicts.popitem(last=False)
+        future = self._waiting.pop(verdict.entry, None)
+        if future is not None and not future.done():
+            future.set_result(verdict)

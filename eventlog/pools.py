@@ -1,0 +1,45 @@
+"""Connection pools: asynchronous, autocommit, one per process and role.
+
+Invariant: every wait has an end. A statement is cancelled after `STATEMENT_SECONDS`, a transaction left open after the same time
+is ended by the server, and asking the pool for a connection gives up after the configured time.
+"""
+
+from __future__ import annotations
+
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import AsyncConnectionPool
+
+from eventlog.settings import Role, Settings
+
+STATEMENT_SECONDS = 60
+
+Pool = AsyncConnectionPool[AsyncConnection]
+
+
+def component_dsn(settings: Settings, role: Role, *, direct: bool = False, name: str = "") -> str:
+    """The role's DSN with Walden's session settings and an application name that `walden status` can read."""
+    dsn = settings.dsn(role, direct=direct)
+    present = conninfo_to_dict(dsn)
+    options = (
+        f"{present.get('options') or ''} -c statement_timeout={STATEMENT_SECONDS}s"
+        f" -c idle_in_transaction_session_timeout={STATEMENT_SECONDS}s -c lock_timeout=30s"
+    ).strip()
+    more = {} if role == "replication" else {"options": options}
+    return make_conninfo(dsn, application_name=f"walden {name or role}", **more)
+
+
+def make_pool(settings: Settings, role: Role, *, name: str = "", pool_max: int | None = None) -> Pool:
+    """A closed pool for one role; `async with` it. Connections are autocommit and prepare what they run twice."""
+    return AsyncConnectionPool(
+        component_dsn(settings, role, name=name),
+        connection_class=AsyncConnection,
+        min_size=min(settings.database.pool_min, pool_max or settings.database.pool_max),
+        max_size=pool_max or settings.database.pool_max,
+        kwargs={"autocommit": True, "prepare_threshold": 1, "connect_timeout": settings.database.connect_timeout},
+        timeout=settings.database.connect_timeout,
+        max_waiting=4096,
+        open=False,
+        check=None,
+        name=name or role,
+    )
