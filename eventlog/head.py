@@ -17,10 +17,10 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
-from eventlog.queries import load
+from eventlog.queries import Queries
 
 log = structlog.get_logger(__name__)
-SQL = load("eventlog", "head.sql")
+SQL = Queries("eventlog", "head.sql")
 
 # Looked at even without a NOTIFY: the notification is a hint.
 LOOK_SECONDS = 1.0

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
-from typing import LiteralString, cast
 
 from psycopg import AsyncConnection
+
+from eventlog.queries import read_sql
 
 _NAME = re.compile(r"^(\d{4})_(pre|post)_[a-z0-9_]+\.sql$")
 
 # One number for all installations: the lock is per database.
 _LOCK = 0x57616C64
-
-
-def read_sql(package: str, filename: str) -> LiteralString:
-    """A whole SQL file of a package, as shipped."""
-    return cast(LiteralString, files(package).joinpath(filename).read_text(encoding="utf-8"))
 
 
 def migration_names() -> list[str]:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from psycopg import AsyncConnection, sql
 
-from eventlog.queries import load
+from eventlog.queries import Queries
 from eventlog.slots import SlotName, create_slot
 
-SQL = load("eventlog", "provision.sql")
+SQL = Queries("eventlog", "provision.sql")
 
 
 class WrongInstallation(Exception):
@@ -111,7 +111,7 @@ async def provision(dsn: str, replication_dsn: str, identity: Identity) -> list[
     missing = [name for name in wanted if str(name) not in present]
     if missing:
         async with await AsyncConnection.connect(replication_dsn, autocommit=True, replication="database") as walsender:
-            for name in missing:
-                await create_slot(walsender, name)
-                made.append(f"made replication slot {name}")
+            for slot in missing:
+                await create_slot(walsender, slot)
+                made.append(f"made replication slot {slot}")
     return made

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from importlib.resources import files
-from typing import LiteralString, cast
+from typing import LiteralString
 
 _HEADER = re.compile(r"^-- ([a-z0-9_]+) --$", re.MULTILINE)
 
@@ -23,13 +23,13 @@ class Queries:
 
     def __getitem__(self, name: str) -> LiteralString:
         """The statement of that name; KeyError when the file has none."""
-        return cast(LiteralString, self._statements[name])
+        return self._statements[name]
 
-    def __iter__(self) -> object:
+    def names(self) -> list[str]:
         """All names, for the lint."""
-        return iter(self._statements)
+        return list(self._statements)
 
 
 def read_sql(package: str, filename: str) -> LiteralString:
     """A whole SQL file of a package, as shipped."""
-    return cast(LiteralString, files(package).joinpath(filename).read_text(encoding="utf-8"))
+    return files(package).joinpath(filename).read_text(encoding="utf-8")
