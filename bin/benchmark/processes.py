@@ -1,0 +1,175 @@
+"""Processes that the benchmark starts, found again by a mark in their environment, measured from /proc and always stopped.
+
+A server may fork, daemonise or run a supervisor; all its processes inherit the mark, and only marked processes are ever
+signalled. PostgreSQL's processes are counted apart.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+MARK = "WALDEN_BENCH_MARK"
+TICKS = os.sysconf("SC_CLK_TCK")
+STOP_SECONDS = 30.0
+
+
+class Group:
+    """All processes that descend from one command."""
+
+    def __init__(
+        self, command: list[str], log: Path, environment: Mapping[str, str] | None = None, user: str | None = None
+    ) -> None:
+        self.mark = f"{os.getpid()}-{uuid4().hex}"
+        self.log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(environment or {}), MARK: self.mark},
+                start_new_session=True,
+                user=user,
+                group=None if user is None else group_of(user),
+                extra_groups=None if user is None else [],
+                cwd=str(log.parent),
+            )
+
+    def pids(self) -> list[int]:
+        """Every living process with the mark, and the first one."""
+        wanted = f"{MARK}={self.mark}".encode()
+        found = {self.process.pid} if self.process.poll() is None else set()
+        for entry in os.scandir("/proc"):
+            if not entry.name.isdigit():
+                continue
+            try:
+                environment = Path(entry.path, "environ").read_bytes()
+            except OSError:
+                continue
+            if wanted in environment.split(b"\0"):
+                found.add(int(entry.name))
+        return sorted(found)
+
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def stop(self, first: signal.Signals = signal.SIGTERM) -> None:
+        """Asks the first process to stop, and ends whatever with the mark is there after STOP_SECONDS."""
+        if self.process.poll() is None:
+            self.process.send_signal(first)
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline:
+            self.process.poll()
+            if not self.pids():
+                return
+            time.sleep(0.1)
+        for pid in self.pids():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            return
+
+    def tail(self, lines: int = 12) -> str:
+        """The end of what the processes printed, for an error message."""
+        try:
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        except OSError:
+            return ""
+
+
+def group_of(user: str) -> int:
+    import pwd
+
+    return pwd.getpwnam(user).pw_gid
+
+
+def program(pid: int) -> str:
+    """The name of the process's program, or '' when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def memory(pids: Iterable[int]) -> int | None:
+    """The proportional set size of the processes in bytes, PostgreSQL's left out; None when /proc does not say."""
+    total = 0
+    for pid in pids:
+        if program(pid) == "postgres":
+            continue
+        try:
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+        for line in rollup.splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1]) * 1024
+    return total
+
+
+def processor_seconds(pids: Iterable[int]) -> float:
+    """User and system time that the processes have used so far."""
+    total = 0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        total += int(fields[11]) + int(fields[12])
+    return total / TICKS
+
+
+def machine_seconds() -> tuple[float, float]:
+    """Processor time of the whole machine so far: busy, and stolen by the host."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    user, nice, system, _idle, _wait, interrupts, soft, stolen = fields
+    return (user + nice + system + interrupts + soft) / TICKS, stolen / TICKS
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Processor time in one interval, each as a share of ONE core: 1.0 is a core kept busy."""
+
+    wall: float
+    generator: float
+    server: float
+    postgres: float
+    others: float
+    stolen: float
+
+
+class Meter:
+    """Measures the interval between its making and `read`."""
+
+    def __init__(self, server: Iterable[int], postgres: Iterable[int]) -> None:
+        self._server = [pid for pid in server if program(pid) != "postgres"]
+        self._postgres = list(postgres)
+        self._start = self._now()
+
+    def _now(self) -> tuple[float, float, float, float, float, float]:
+        busy, stolen = machine_seconds()
+        return (
+            time.perf_counter(),
+            time.process_time(),
+            processor_seconds(self._server),
+            processor_seconds(self._postgres),
+            busy,
+            stolen,
+        )
+
+    def read(self) -> Usage:
+        wall, own, server, postgres, busy, stolen = (b - a for a, b in zip(self._start, self._now(), strict=True))
+        wall = max(wall, 1e-9)
+        others = max(0.0, busy - own - server - postgres)
+        return Usage(wall, own / wall, server / wall, postgres / wall, others / wall, stolen / wall)
