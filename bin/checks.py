@@ -1,0 +1,118 @@
+"""What bin/test runs: the linters, then pytest with a throwaway PostgreSQL 18 cluster.
+
+Invariant: whatever happens, the cluster is stopped and its folder removed, no process is left, and pytest's
+closing line is the last thing printed.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from psycopg.conninfo import conninfo_to_dict
+
+from bin import embedded
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+FAST = "not processes and not clients and not peer and not slow"
+HELP = """\
+Usage: bin/test [fast | lint] [PYTEST ARGUMENT...]
+
+  bin/test             linters and every test
+  bin/test fast        linters and the tests that take less than two minutes together
+  bin/test lint        linters only
+  bin/test PATH -k X   only these tests, no linters
+
+A PostgreSQL 18 cluster runs while the tests do (under another account if you are root).
+Exit code: pytest's, or 1 when a linter complained.
+"""
+LINTERS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("lint-imports",))
+# Nothing here survives the tests, so nothing is synced to disk.
+PARAMETERS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "on",
+    "shared_buffers": "128MB",
+    "max_connections": "200",
+    "max_slot_wal_keep_size": "1GB",
+    "autovacuum_naptime": "10s",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run what the arguments ask for; the exit code."""
+    if arguments[:1] in (["--help"], ["-h"]):
+        print(HELP, end="")
+        return 0
+    os.chdir(CHECKOUT)
+    # Only what a test itself sets may reach the code under test.
+    for name in [name for name in os.environ if name.startswith(("WALDEN_", "PG"))]:
+        del os.environ[name]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
+    word, rest = (arguments[0], arguments[1:]) if arguments[:1] in (["fast"], ["lint"]) else ("", arguments)
+    complaints = [] if rest and not word else lint()
+    if word == "lint":
+        return bool(complaints)
+    marked = ["-m", FAST] if word == "fast" else []
+    try:
+        with cluster() as options:
+            if complaints:
+                print(f"walden: complaints from {', '.join(complaints)} above; the tests run all the same", flush=True)
+            code = pytest([*options, *marked, *rest])
+    except KeyboardInterrupt:
+        return 130
+    return code or bool(complaints)
+
+
+def lint() -> list[str]:
+    """Run every linter; the names of those that complained."""
+    complaints = []
+    for command in LINTERS:
+        print(f"walden: {' '.join(command)}", flush=True)
+        if subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=False).returncode:
+            complaints.append(command[0])
+    return complaints
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[list[str]]:
+    """A running throwaway cluster; yields the options that tell pytest-postgresql where it is."""
+    folder = Path(tempfile.mkdtemp(prefix="walden-test-"))
+    one = None
+    try:
+        one = embedded.cluster_in(folder, PARAMETERS)
+        dsn = embedded.prepare(one)
+        server = embedded.start(one, folder / "postgresql.log")
+        try:
+            embedded.wait_ready(dsn, 60)
+            parts = conninfo_to_dict(dsn)
+            yield [f"--postgresql-{name}={parts[name]}" for name in ("host", "port", "user", "password")]
+        finally:
+            embedded.stop(one)
+            server.wait(10)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest(arguments: list[str]) -> int:
+    """Run pytest in a process of its own, passing on Ctrl-C, and wait for it to have cleaned up."""
+    process = subprocess.Popen([sys.executable, "-m", "pytest", *arguments])
+    interrupted = False
+    while True:
+        try:
+            return process.wait(20 if interrupted else None)
+        except KeyboardInterrupt:
+            interrupted = True
+            process.send_signal(signal.SIGINT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,3 @@
+"""What every test can ask for. Fixtures are in modules of their own, one per concern."""
+
+pytest_plugins = ["fixtures_postgres"]

@@ -1,0 +1,84 @@
+"""Databases for tests: a template with Walden's schema, and a fresh copy of it for each test that asks.
+
+The server is the one bin/test started (pytest-postgresql's no-process fixtures); without one, as when pytest is run by
+itself, a throwaway cluster is started for the session.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from clusters import Cluster
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from pytest_postgresql import factories
+from pytest_postgresql.executors import NoopExecutor
+
+from eventlog.migrations import migrate
+from eventlog.provision import Identity, provision
+
+IDENTITY = Identity("test.example", "ed25519:a_test", "Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw", 1)
+"""Who the server of a `provisioned` database is. The key is the one of the specification's signing test vectors."""
+
+_numbers = itertools.count(1)
+
+
+def _migrate(*, host: str, port: str, user: str, password: str, dbname: str, autocommit: bool) -> None:
+    # Roles belong to the whole cluster: workers of pytest-xdist must not make them at the same time.
+    with psycopg.connect(
+        host=host, port=port, user=user, password=password, dbname="postgres", autocommit=True
+    ) as connection:
+        connection.execute("select pg_advisory_lock(hashtext('walden tests: migrate'))")
+        asyncio.run(migrate(make_conninfo(host=host, port=port, user=user, password=password, dbname=dbname)))
+
+
+postgresql_migrated = factories.postgresql_noproc(load=[_migrate], dbname="walden")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(request: pytest.FixtureRequest) -> Iterator[NoopExecutor]:
+    """The server the tests share, with a template database that has been migrated."""
+    options = request.config.option
+    if options.postgresql_host:
+        yield request.getfixturevalue("postgresql_migrated")
+        return
+    with Cluster() as cluster:
+        parts = psycopg.conninfo.conninfo_to_dict(cluster.dsn())
+        for name in ("host", "port", "user", "password"):
+            setattr(options, f"postgresql_{name}", str(parts[name]))
+        yield request.getfixturevalue("postgresql_migrated")
+
+
+@pytest.fixture
+def database(postgresql_server: NoopExecutor) -> Iterator[str]:
+    """DSN (superuser) of a fresh database with Walden's schema; it goes away with its sessions and slots."""
+    server = postgresql_server
+    name = f"{server.dbname}_{next(_numbers)}"
+    login = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
+    with psycopg.connect(**login, dbname="postgres", autocommit=True) as owner:
+        owner.execute(
+            sql.SQL("create database {} template {}").format(
+                sql.Identifier(name), sql.Identifier(server.template_dbname)
+            )
+        )
+        try:
+            yield make_conninfo(**login, dbname=name)
+        finally:
+            # A slot in use cannot be dropped, and a database with slots cannot either.
+            owner.execute(
+                "select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = %s and pid <> pg_backend_pid()",
+                [name],
+            )
+            owner.execute(
+                "select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = %s", [name]
+            )
+            owner.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def provisioned(database: str) -> str:
+    """DSN of a fresh database that `walden init` would call done: identity, epoch, publications and durable slots."""
+    asyncio.run(provision(database, database, IDENTITY))
+    return database
