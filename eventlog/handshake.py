@@ -1,0 +1,184 @@
+"""From a DSN to a running stream: the steps a replication connection takes, in order, each of which may refuse.
+
+Invariant: when the last step has passed, the server sends exactly what was committed after `start_lsn`; whatever would make
+it skip something in silence has been refused by a step that names the remedy.
+
+The connection knows only the simple protocol, so parameters are merged on the client. LSNs are integers (bytes of WAL).
+PostgreSQL documentation, "Streaming Replication Protocol" and "Logical Streaming Replication Parameters".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from psycopg import AsyncClientCursor, AsyncConnection, sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import dict_row
+
+from eventlog.faults import Interrupted, Misconfigured
+from eventlog.queries import Queries
+from eventlog.slots import Loss, SlotActive, SlotHealth, SlotLost, copy_slot, slot_health
+
+QUERIES: Final = Queries("eventlog", "handshake.sql")
+CONNECT_SECONDS: Final = "10"
+"""As connect_timeout, where the DSN does not say."""
+STEP_SECONDS: Final = 30.0
+"""A step is one or two small queries; an fsync elsewhere on the disk was seen to hold up a server for 13 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What IDENTIFY_SYSTEM says: LSNs compare only within one system identifier and timeline."""
+
+    system_id: str
+    timeline: int
+    wal_end: int
+    database: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """What the stream depends on. `wal_sender_timeout` 0 means none."""
+
+    server_version: int
+    wal_level: str
+    wal_sender_timeout: float
+    in_recovery: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What is subscribed to, unchanged over reconnects."""
+
+    dsn: str
+    slot: str
+    publications: tuple[str, ...]
+    temporary_copy_of: str | None
+    messages: bool
+    history: tuple[str, int] | None
+
+
+@dataclass(slots=True)
+class Setup:
+    """One connection's way to the stream: each step reads what the ones before found, and adds its own."""
+
+    connection: AsyncConnection[Any]
+    subscription: Subscription
+    slot: str
+    start_lsn: int
+    system: System = field(init=False)
+    settings: ServerSettings = field(init=False)
+    health: SlotHealth = field(init=False)
+
+
+async def identify_system(setup: Setup) -> None:
+    """Read who the server is; a stored position of another history has no meaning here."""
+    cursor = await setup.connection.execute("IDENTIFY_SYSTEM")
+    row = await cursor.fetchone()
+    if row is None:
+        raise Misconfigured("the server does not identify itself", "connect to PostgreSQL directly, without a pooler")
+    high, _, low = str(row[2]).partition("/")
+    setup.system = System(str(row[0]), int(row[1]), int(high, 16) << 32 | int(low, 16), str(row[3]))
+    here, expected = (setup.system.system_id, setup.system.timeline), setup.subscription.history
+    if expected is not None and expected != here:
+        raise SlotLost(setup.slot, Loss.OTHER_HISTORY, f"stored {expected}, found {here}")
+    if setup.start_lsn > setup.system.wal_end:
+        raise SlotLost(setup.slot, Loss.OTHER_HISTORY, "the server's WAL ends before the stored position")
+
+
+async def read_settings(setup: Setup) -> None:
+    """Read what the stream depends on."""
+    async with setup.connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(QUERIES["settings"])
+        row = await cursor.fetchone()
+    assert row is not None
+    setup.settings = ServerSettings(**row)
+    if setup.settings.wal_level != "logical":
+        raise Misconfigured(
+            f"wal_level is {setup.settings.wal_level}", "set wal_level = logical and restart the server"
+        )
+
+
+async def check_publications(setup: Setup) -> None:
+    """A publication must exist before the slot does: the server looks it up as of the row's time."""
+    names = list(setup.subscription.publications)
+    cursor = await setup.connection.execute(QUERIES["missing_publications"], {"names": names})
+    if missing := [str(row[0]) for row in await cursor.fetchall()]:
+        raise Misconfigured(
+            f"publication {', '.join(missing)} does not exist", "run `walden migrate`, then remake the slot"
+        )
+
+
+async def copy_durable_slot(setup: Setup) -> None:
+    """Where the subscription is to a temporary copy, make it: it lives as long as this connection."""
+    if (source := setup.subscription.temporary_copy_of) is not None:
+        # A cut connection's session may hold the old name until the server notices.
+        setup.slot = f"{setup.slot}_{secrets.token_hex(3)}"
+        await copy_slot(setup.connection, source, setup.slot, temporary=True)
+
+
+async def check_slot(setup: Setup) -> None:
+    """The slot must be there, alive and free, and not be past the stored position: the server would skip in silence."""
+    found = await slot_health(setup.connection, setup.slot)
+    if not found:
+        raise SlotLost(setup.slot, Loss.MISSING)
+    setup.health = health = found[0]
+    if health.lost or health.confirmed_lsn is None:
+        raise SlotLost(setup.slot, Loss.INVALIDATED, health.invalidation_reason or health.wal_status or "unfinished")
+    if health.plugin != "pgoutput":
+        raise Misconfigured(f"slot {setup.slot} has the plugin {health.plugin}", "drop it; it is made anew")
+    if health.active_pid is not None and not health.temporary:
+        raise SlotActive(setup.slot, health.active_pid)
+    if setup.start_lsn and health.confirmed_lsn > setup.start_lsn:
+        raise SlotLost(setup.slot, Loss.AHEAD, f"slot at {health.confirmed_lsn:X}, stored {setup.start_lsn:X}")
+    setup.start_lsn = setup.start_lsn or health.confirmed_lsn
+
+
+async def start(setup: Setup) -> None:
+    """Turn the connection into a stream."""
+    quoted = sql.SQL(",").join(map(sql.Identifier, setup.subscription.publications))
+    command = sql.SQL(
+        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {}, messages {})"
+    ).format(
+        sql.Identifier(setup.slot),
+        sql.SQL(f"{setup.start_lsn >> 32:X}/{setup.start_lsn & 0xFFFFFFFF:X}"),  # the grammar wants it bare
+        sql.Literal(quoted.as_string(setup.connection)),
+        sql.Literal("true" if setup.subscription.messages else "false"),
+    )
+    await setup.connection.execute(command)
+
+
+SETUP: Final[Sequence[tuple[str, Callable[[Setup], Awaitable[None]]]]] = (
+    ("identify the system", identify_system),
+    ("read its settings", read_settings),
+    ("check the publications", check_publications),
+    ("copy the slot", copy_durable_slot),
+    ("check the slot", check_slot),
+    ("start the stream", start),
+)
+"""What must hold before the first row, in the order in which the remedies have to be applied."""
+
+
+async def shake_hands(subscription: Subscription, start_lsn: int) -> Setup:
+    """Connect and take every step. Raises SlotLost, SlotActive, Misconfigured, Interrupted or psycopg.Error."""
+    defaults = {"connect_timeout": CONNECT_SECONDS, "fallback_application_name": f"walden {subscription.slot}"}
+    parameters: dict[str, Any] = {**defaults, **conninfo_to_dict(subscription.dsn), "replication": "database"}
+    connection = await AsyncConnection.connect(
+        make_conninfo(**parameters), autocommit=True, cursor_factory=AsyncClientCursor
+    )
+    setup = Setup(connection, subscription, subscription.slot, start_lsn)
+    for purpose, step in SETUP:
+        try:
+            async with asyncio.timeout(STEP_SECONDS):
+                await step(setup)
+        except BaseException as error:
+            await connection.close()
+            if isinstance(error, TimeoutError):
+                raise Interrupted(f"the server took over {STEP_SECONDS:.0f} s to {purpose}", "see its log") from error
+            error.add_note(f"while trying to {purpose} for slot {setup.slot}")
+            raise
+    return setup

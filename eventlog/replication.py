@@ -1,0 +1,383 @@
+"""The subscriber: a publication's commits as batches, in commit order, over a logical replication slot.
+
+Invariants. A transaction is handed out whole, once per Subscriber, in commit order. What the server is told as flushed is
+what `confirm` was called with, or, where the consumer stores no position, an idle position with nothing in flight. The
+server hears from us at most a third of `wal_sender_timeout` apart, from a task of its own, however long a batch takes.
+Nothing is read from the socket while a batch is processed: the kernel's buffer fills, the server waits, memory is bounded.
+
+    async with Subscriber(dsn, slot, ["walden_events"], wanted=COLUMNS, start_lsn=stored) as subscriber:
+        async for batch in subscriber.batches(max_rows=500):
+            ...                                   # the effects and batch.end_lsn, in one transaction
+            subscriber.confirm(batch.end_lsn)
+
+Connecting is `handshake.SETUP`, a list of steps; streaming begins when the last has passed. LSNs are integers (bytes of
+WAL), durations seconds. PostgreSQL documentation, "Streaming Replication Protocol".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from struct import Struct
+from types import TracebackType
+from typing import Final, Self
+
+import psycopg
+import structlog
+from psycopg.pq import ExecStatus
+
+from eventlog.faults import Failure, Interrupted, Policy, Retries, judge
+from eventlog.handshake import Setup, Subscription, shake_hands
+from eventlog.pgoutput import EPOCH_2000, Commit, DecodeError, Decoder, Message, Wanted
+
+HEARTBEAT: Final = "walden.heartbeat"
+"""Prefix of the logical messages that the subscriber sends itself through the server; never handed out."""
+MOST_SILENT: Final = 10.0
+"""Seconds between status messages where a third of wal_sender_timeout would be more, or the timeout is off: what the
+server knows of our progress, and shows in pg_stat_replication, is never older."""
+PATIENCE: Final = 60.0
+"""Seconds without a word from the server, though asked, after which the connection counts as dead, where wal_sender_timeout
+(by which the server judges us) is off."""
+GATHER_CONFIRMS: Final = 0.2
+"""Seconds in which confirmations are gathered into one status message: each wakes the server's process, and none is
+urgent, as the position is stored already."""
+SLICE_BYTES: Final = 128 << 10
+"""Decoded at a stretch before other tasks of the process get a turn: about 2 ms."""
+
+Heartbeat = Callable[[bytes], Awaitable[object]]
+"""Emits pg_logical_emit_message(false, HEARTBEAT, payload) over another connection."""
+
+_KEEPALIVE: Final = Struct(">xQqB").unpack_from
+_STATUS: Final = Struct(">cQQQqB").pack
+_log: Final = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Commits and non-transactional messages in order; without items, the news that nothing came before `end_lsn`."""
+
+    items: list[Commit | Message]
+    end_lsn: int
+    rows: int
+    size: int
+    """Bytes received for it."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a subscriber is, for metrics and `walden status`; changes as it runs."""
+
+    received: int = 0
+    """End of the last commit or message received."""
+    delivered: int = 0
+    """End of the last batch handed out."""
+    confirmed: int = 0
+    """What the server may forget."""
+    server_end: int = 0
+    """How far the server says it has read its WAL for us; nothing before it is still to come."""
+    heartbeat_seconds: float | None = None
+    """How long the last heartbeat took to come round: the honest lag of an idle system."""
+    reconnects: int = 0
+
+
+class Subscriber:
+    """Follows a slot; an async context manager. One task iterates `batches` until it leaves; any may call `confirm`.
+
+    `wanted` says which columns of which tables to decode. `start_lsn` is the stored position (0: wherever the slot is) and
+    `history` the (system identifier, timeline) stored with it. With `temporary_copy_of` the stream comes from a copy of
+    that slot, named `slot` and a suffix, made anew on each connection. `adopt_idle`: let the server forget idle WAL
+    unasked. By default that is so for temporary copies only, as a durable slot must never be past the stored position: its
+    consumer stores the `end_lsn` of batches without items instead. `heartbeat` sends a payload round the loop every
+    `heartbeat_seconds`. A transaction beyond `transaction_bytes` is a DecodeError.
+
+    Entering and iterating raise SlotLost (catch up from the tables), Misconfigured, DecodeError, an error that `judge`s to
+    stop, or the last one when the budget of `retries` is spent.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        slot: str,
+        publications: Sequence[str],
+        *,
+        wanted: Wanted,
+        start_lsn: int = 0,
+        history: tuple[str, int] | None = None,
+        temporary_copy_of: str | None = None,
+        messages: bool = True,
+        adopt_idle: bool | None = None,
+        heartbeat: Heartbeat | None = None,
+        heartbeat_seconds: float = 15.0,
+        transaction_bytes: int = 256 << 20,
+        retries: Retries | None = None,
+    ) -> None:
+        self.progress = Progress(received=start_lsn, delivered=start_lsn, confirmed=start_lsn)
+        self._subscription = Subscription(dsn, slot, tuple(publications), temporary_copy_of, messages, history)
+        self._wanted = wanted
+        self._transaction_bytes = transaction_bytes
+        self._adopt_idle = temporary_copy_of is not None if adopt_idle is None else adopt_idle
+        self._heartbeat = heartbeat
+        self._heartbeat_seconds = heartbeat_seconds
+        self._retries = retries or Retries()
+        self._delays: Iterator[float] | None = None
+        self._setup: Setup | None = None
+        self._news = asyncio.Event()
+        self._reporter: asyncio.Task[None] | None = None
+        self._heart: asyncio.Task[None] | None = None
+        self._beat: tuple[bytes, float] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._broken: BaseException | None = None
+        self._opened = self._heard = self._moved = 0.0
+
+    async def __aenter__(self) -> Self:
+        await self._connect(None)
+        if self._heartbeat is not None:
+            self._heart = asyncio.create_task(self._send_heartbeats(self._heartbeat), name="heartbeat")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(psycopg.Error, OSError):
+            self._send_status()
+        await _end(self._heart)
+        await self._disconnect()
+
+    @property
+    def setup(self) -> Setup:
+        """What the current connection found: the system and timeline, settings, the slot and its health."""
+        if self._setup is None:
+            raise psycopg.OperationalError("the subscriber is not connected")
+        return self._setup
+
+    def confirm(self, end_lsn: int) -> None:
+        """Say that everything up to a batch's `end_lsn` is durably stored. Lower values than before change nothing."""
+        if end_lsn > max(self.progress.delivered, self.progress.confirmed):
+            raise ValueError(f"{end_lsn:X} is confirmed, but only {self.progress.delivered:X} was handed out")
+        if end_lsn > self.progress.confirmed:
+            self.progress.confirmed = end_lsn
+            self._news.set()
+
+    async def batches(
+        self, *, max_rows: int = 1000, max_bytes: int = 4 << 20, max_wait: float = 5.0
+    ) -> AsyncIterator[Batch]:
+        """What is there, at once; an empty batch after `max_wait` seconds without anything.
+
+        A batch ends with the transaction that reaches `max_rows` or `max_bytes`. Cut connections are made again within the
+        budget, and what was handed out is not handed out again.
+        """
+        while True:
+            try:
+                batch = await self._gather(max_rows, max_bytes, max_wait)
+            except (psycopg.Error, OSError, Interrupted) as error:
+                # Whatever ended the stream, the handshake judges: it can tell a lost slot from a restarting server.
+                await self._connect(error)
+                continue
+            self.progress.delivered = max(self.progress.delivered, batch.end_lsn)
+            if batch.items:
+                self._delays = None
+            yield batch
+
+    async def _gather(self, max_rows: int, max_bytes: int, max_wait: float) -> Batch:
+        items: list[Commit | Message] = []
+        rows = size = stretch = 0
+        # Nobody listened while the last batch was processed: the server's silence counts from here.
+        self._heard = self._moved = time.monotonic()
+        deadline = self._heard + max_wait
+        while rows < max_rows and size < max_bytes:
+            data = self._receive()
+            if data is None:
+                if items:
+                    break
+                if not await self._readable(deadline):
+                    return Batch(items, max(self.progress.received, self.progress.server_end), 0, 0)
+                continue
+            item = self._take(data)
+            if isinstance(item, Commit):
+                items.append(item)
+                rows += len(item.rows)
+                size += item.size
+            elif item is not None:
+                items.append(item)
+                rows += 1
+                size += len(item.content)
+            stretch += len(data)
+            if stretch > SLICE_BYTES:
+                stretch = 0
+                await asyncio.sleep(0)
+        return Batch(items, self.progress.received, rows, size)
+
+    def _receive(self) -> memoryview | bytes | None:
+        """The next message that is here already, or None."""
+        pgconn = self.setup.connection.pgconn
+        # Decrypted bytes may wait inside libpq where the socket shows nothing, 16 kB a record, read 8 kB at a time or more.
+        for attempt in range(3 if pgconn.ssl_in_use else 2):
+            if attempt:
+                pgconn.consume_input()
+            length, data = pgconn.get_copy_data(1)
+            if length > 0:
+                self._heard = time.monotonic()
+                return data
+            if length < 0:
+                result = pgconn.get_result()
+                if result is not None and result.status == ExecStatus.FATAL_ERROR:
+                    raise psycopg.errors.error_from_result(result)
+                raise Interrupted("the server ended the stream", "see its log")
+        return None
+
+    def _take(self, data: memoryview | bytes) -> Commit | Message | None:
+        """Take a message of the stream; returns what it completes, unless it was handed out before."""
+        progress = self.progress
+        if data[0] == 119:  # w, XLogData
+            self._moved = self._heard
+            item = self._decoder.feed(bytes(data))
+            if item is None:
+                return None
+            lsn = item.end_lsn if isinstance(item, Commit) else item.lsn
+            if isinstance(item, Message) and item.prefix == HEARTBEAT:
+                self._returned(item.content)
+            elif lsn > progress.delivered and (isinstance(item, Message) or item.rows or item.others):
+                progress.received = lsn
+                return item
+            progress.server_end = max(progress.server_end, lsn)
+            return None
+        if data[0] != 107:  # k, keepalive
+            raise DecodeError(f"a replication message of kind {data[0]}; PostgreSQL 15 to 18 send none such")
+        server_end, _, asked = _KEEPALIVE(data)
+        if server_end > progress.server_end:
+            progress.server_end = server_end
+            self._moved = self._heard
+        if asked:
+            self._send_status()
+        return None
+
+    async def _readable(self, deadline: float) -> bool:
+        """Wait for the socket; False once `deadline` (monotonic) has passed. Raises Interrupted if the stream is dead."""
+        now = time.monotonic()
+        if now >= deadline:
+            return False
+        if now - self._heard > self._patience:
+            raise Interrupted(f"the server was silent for {self._patience:.0f} s", "see that the network reaches it")
+        if self._beat is not None and now - max(self._beat[1], self._moved) > self._patience:
+            # Under backlog the heartbeat is late, but then something moves: only a standstill is a fault.
+            raise Interrupted(f"nothing came round for {self._patience:.0f} s", "see the server's log of its walsender")
+        if self._broken is not None:
+            raise self._broken
+        loop = asyncio.get_running_loop()
+        socket = self.setup.connection.pgconn.socket
+        self._waiter = waiter = loop.create_future()
+        # Armed only while waiting: left armed beside unread data it would fire on every turn of the loop.
+        loop.add_reader(socket, _wake, waiter)
+        try:
+            async with asyncio.timeout(min(deadline - now, self._patience / 4)):
+                await waiter
+        except TimeoutError:
+            pass
+        finally:
+            loop.remove_reader(socket)
+            self._waiter = None
+        return True
+
+    async def _report(self) -> None:
+        """Tell the server where we are, on time whatever the consumer does, and soon after it confirmed something."""
+        while True:
+            try:
+                async with asyncio.timeout(self._interval):
+                    await self._news.wait()
+                    await asyncio.sleep(GATHER_CONFIRMS)
+            except TimeoutError:
+                pass
+            self._news.clear()
+            try:
+                self._send_status(ask=time.monotonic() - self._heard >= self._interval)
+            except psycopg.Error as error:
+                self._broken = error
+                _wake(self._waiter)
+                return
+
+    def _send_status(self, ask: bool = False) -> None:
+        """A standby status update; `ask` makes the server answer."""
+        progress = self.progress
+        if self._adopt_idle and progress.confirmed >= progress.received and self._decoder.transaction is None:
+            progress.confirmed = max(progress.confirmed, progress.server_end)
+        seen = max(progress.received, progress.server_end, progress.confirmed)
+        clock = time.time_ns() // 1000 - EPOCH_2000
+        pgconn = self.setup.connection.pgconn
+        pgconn.put_copy_data(_STATUS(b"r", seen, progress.confirmed, progress.confirmed, clock, ask))
+        # What the socket does not take now, the next flush or read sends: the message is repeated anyway.
+        pgconn.flush()
+
+    async def _send_heartbeats(self, emit: Heartbeat) -> None:
+        while True:
+            if self._beat is None:
+                self._beat = payload, _ = secrets.token_bytes(16), time.monotonic()
+                try:
+                    async with asyncio.timeout(self._patience):
+                        await emit(payload)
+                except (psycopg.Error, OSError) as error:
+                    self._beat = None
+                    _log.warning("heartbeat not sent", slot=self._subscription.slot, error=str(error))
+            await asyncio.sleep(self._heartbeat_seconds)
+
+    def _returned(self, payload: bytes) -> None:
+        if self._beat is not None and self._beat[0] == payload:
+            self.progress.heartbeat_seconds = time.monotonic() - self._beat[1]
+            self._beat = None
+
+    async def _connect(self, cause: BaseException | None) -> None:
+        """Make the stream (again), within the budget of the outage that `cause` began or prolonged."""
+        await self._disconnect()
+        if time.monotonic() - self._opened > self._retries.most:
+            self._delays = None
+        while True:
+            if cause is not None:
+                self.progress.reconnects += 1
+                self._delays = self._delays or self._retries.delays()
+                wait = next(self._delays, None)
+                remedy = judge(cause).remedy
+                _log.warning("stream cut", slot=self._subscription.slot, error=str(cause), remedy=remedy, retry_in=wait)
+                if wait is None:
+                    raise cause
+                await asyncio.sleep(wait)
+            try:
+                self._start(await shake_hands(self._subscription, self.progress.confirmed))
+                return
+            except (psycopg.Error, OSError, Failure) as error:
+                if judge(error).policy is not Policy.RETRY:
+                    raise
+                cause = error
+
+    def _start(self, setup: Setup) -> None:
+        self._setup = setup
+        self._decoder = Decoder(self._wanted, self._transaction_bytes)
+        timeout = setup.settings.wal_sender_timeout
+        self._interval = min(timeout / 3, MOST_SILENT) if timeout else MOST_SILENT
+        self._patience = timeout or PATIENCE
+        progress = self.progress
+        progress.confirmed = max(progress.confirmed, setup.start_lsn)
+        progress.delivered = progress.received = max(progress.delivered, progress.confirmed)
+        self._opened = self._heard = self._moved = time.monotonic()
+        self._broken = self._beat = None
+        self._reporter = asyncio.create_task(self._report(), name="replication feedback")
+
+    async def _disconnect(self) -> None:
+        reporter, self._reporter = self._reporter, None
+        await _end(reporter)
+        setup, self._setup = self._setup, None
+        if setup is not None:
+            await setup.connection.close()
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
