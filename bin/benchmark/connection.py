@@ -33,11 +33,15 @@ class Response:
 
 @dataclass(slots=True)
 class RequestCounts:
-    """Requests of one origin since its start; `sent` equals `answered` + `failed` + those in flight."""
+    """Requests of one origin; `sent` equals `answered` + `failed` + `abandoned` + those in flight.
+
+    Abandoned are those whose caller was cancelled: an observer's last poll, or a row that ran out of time.
+    """
 
     sent: int = 0
     answered: int = 0
     failed: int = 0
+    abandoned: int = 0
     statuses: dict[int, int] = field(default_factory=dict)
 
 
@@ -214,6 +218,9 @@ class Origin:
             except BaseException:
                 connection.close()
                 raise
+        except asyncio.CancelledError:
+            counts.abandoned += 1
+            raise
         except BaseException:
             counts.failed += 1
             raise

@@ -118,16 +118,16 @@ def memory(pids: Iterable[int]) -> int | None:
     return total
 
 
-def processor_seconds(pids: Iterable[int]) -> float:
-    """User and system time that the processes have used so far."""
-    total = 0
+def processor_seconds(pids: Iterable[int]) -> dict[int, float]:
+    """User and system time that each living process has used so far."""
+    used: dict[int, float] = {}
     for pid in pids:
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         except OSError:
             continue
-        total += int(fields[11]) + int(fields[12])
-    return total / TICKS
+        used[pid] = (int(fields[11]) + int(fields[12])) / TICKS
+    return used
 
 
 def machine_seconds() -> tuple[float, float]:
@@ -150,26 +150,26 @@ class Usage:
 
 
 class Meter:
-    """Measures the interval between its making and `read`."""
+    """Measures the interval between its making and `read`; a process born in it counts whole, one that died in it not."""
 
-    def __init__(self, server: Iterable[int], postgres: Iterable[int]) -> None:
-        self._server = [pid for pid in server if program(pid) != "postgres"]
-        self._postgres = list(postgres)
-        self._start = self._now()
+    def __init__(self, server: Group | None, postgres: Group | None) -> None:
+        self._groups = (server, postgres)
+        self._before = [self._used(group) for group in self._groups]
+        self._busy, self._stolen = machine_seconds()
+        self._own = time.process_time()
+        self._start = time.perf_counter()
 
-    def _now(self) -> tuple[float, float, float, float, float, float]:
-        busy, stolen = machine_seconds()
-        return (
-            time.perf_counter(),
-            time.process_time(),
-            processor_seconds(self._server),
-            processor_seconds(self._postgres),
-            busy,
-            stolen,
-        )
+    @staticmethod
+    def _used(group: Group | None) -> dict[int, float]:
+        return {} if group is None else processor_seconds(group.pids())
 
     def read(self) -> Usage:
-        wall, own, server, postgres, busy, stolen = (b - a for a, b in zip(self._start, self._now(), strict=True))
-        wall = max(wall, 1e-9)
-        others = max(0.0, busy - own - server - postgres)
-        return Usage(wall, own / wall, server / wall, postgres / wall, others / wall, stolen / wall)
+        wall = max(time.perf_counter() - self._start, 1e-9)
+        own = time.process_time() - self._own
+        busy, stolen = machine_seconds()
+        server, postgres = (
+            sum(seconds - before.get(pid, 0.0) for pid, seconds in self._used(group).items())
+            for group, before in zip(self._groups, self._before, strict=True)
+        )
+        others = max(0.0, busy - self._busy - own - server - postgres)
+        return Usage(wall, own / wall, server / wall, postgres / wall, others / wall, (stolen - self._stolen) / wall)

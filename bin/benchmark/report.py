@@ -90,7 +90,7 @@ def lines(results: Results) -> list[str]:
         statuses = ", ".join(f"{count:,} × {status}" for status, count in sorted(counts["statuses"].items()))
         text.append(
             f"{name}: {counts['sent']:,} requests sent, {counts['answered']:,} answered ({statuses}), "
-            f"{counts['failed']:,} failed or abandoned at the end of a poll, none repeated"
+            f"{counts['failed']:,} failed, {counts['abandoned']:,} abandoned at the end of a poll, none repeated"
         )
     about = results.machine
     text.append(

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from bin.benchmark.account import Account
 from bin.benchmark.cluster import Cluster, Database, free_port
-from bin.benchmark.connection import ConnectionFailed, Origin
+from bin.benchmark.connection import ConnectionFailed, Origin, RequestCounts
 from bin.benchmark.processes import Group, Meter, memory
 
 REGISTRATIONS_IN_FLIGHT = 8
@@ -49,6 +49,8 @@ class Server:
             try:
                 response = await self.origin.request(request, 5.0)
                 if response.status == 200:
+                    # The attempts until now were questions whether it is there, not requests of a row.
+                    self.origin.counts = RequestCounts()
                     return
                 reason = f"status {response.status}"
             except ConnectionFailed as failure:
@@ -81,8 +83,7 @@ class Server:
         return None if self.group is None else memory(self.group.pids())
 
     def meter(self) -> Meter:
-        server = self.group.pids() if self.group is not None else []
-        return Meter(server, self.cluster.pids() if self.cluster is not None else [])
+        return Meter(self.group, self.cluster.group if self.cluster is not None else None)
 
     async def stop(self) -> None:
         if self.origin is not None:
