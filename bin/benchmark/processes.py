@@ -8,12 +8,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 MARK = "WALDEN_BENCH_MARK"
+Pids = Callable[[], Iterable[int]]
 TICKS = os.sysconf("SC_CLK_TCK")
 STOP_SECONDS = 30.0
 
@@ -21,9 +22,7 @@ STOP_SECONDS = 30.0
 class Group:
     """All processes that descend from one command."""
 
-    def __init__(
-        self, command: list[str], log: Path, environment: Mapping[str, str] | None = None, user: str | None = None
-    ) -> None:
+    def __init__(self, command: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.mark = f"{os.getpid()}-{uuid4().hex}"
         self.log = log
         with log.open("ab") as output:
@@ -34,9 +33,6 @@ class Group:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {}), MARK: self.mark},
                 start_new_session=True,
-                user=user,
-                group=None if user is None else group_of(user),
-                extra_groups=None if user is None else [],
                 cwd=str(log.parent),
             )
 
@@ -84,12 +80,6 @@ class Group:
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
         except OSError:
             return ""
-
-
-def group_of(user: str) -> int:
-    import pwd
-
-    return pwd.getpwnam(user).pw_gid
 
 
 def program(pid: int) -> str:
@@ -152,24 +142,20 @@ class Usage:
 class Meter:
     """Measures the interval between its making and `read`; a process born in it counts whole, one that died in it not."""
 
-    def __init__(self, server: Group | None, postgres: Group | None) -> None:
-        self._groups = (server, postgres)
-        self._before = [self._used(group) for group in self._groups]
+    def __init__(self, server: Pids, postgres: Pids) -> None:
+        self._sources = (server, postgres)
+        self._before = [processor_seconds(pids()) for pids in self._sources]
         self._busy, self._stolen = machine_seconds()
         self._own = time.process_time()
         self._start = time.perf_counter()
-
-    @staticmethod
-    def _used(group: Group | None) -> dict[int, float]:
-        return {} if group is None else processor_seconds(group.pids())
 
     def read(self) -> Usage:
         wall = max(time.perf_counter() - self._start, 1e-9)
         own = time.process_time() - self._own
         busy, stolen = machine_seconds()
         server, postgres = (
-            sum(seconds - before.get(pid, 0.0) for pid, seconds in self._used(group).items())
-            for group, before in zip(self._groups, self._before, strict=True)
+            sum(seconds - before.get(pid, 0.0) for pid, seconds in processor_seconds(pids()).items())
+            for pids, before in zip(self._sources, self._before, strict=True)
         )
         others = max(0.0, busy - self._busy - own - server - postgres)
         return Usage(wall, own / wall, server / wall, postgres / wall, others / wall, (stolen - self._stolen) / wall)

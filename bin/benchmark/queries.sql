@@ -1,6 +1,6 @@
 -- create_database --
--- Makes the database of one server under test; the identifier is quoted by psycopg.
-create database {name} template template0 encoding 'UTF8' locale 'C'
+-- Makes the database of the server under test.
+create database benchmark template template0 encoding 'UTF8' locale 'C'
 
 -- checkpoint --
 -- Brings every dirty page to disk, so that sizes are comparable.
@@ -40,6 +40,7 @@ where room_id = %(room_id)s
 
 -- walden_extremities --
 -- The forward extremities of a room in Walden.
-select count(*)
-from roomserver.forward_extremities
-where room_id = %(room_id)s
+select cardinality(h.extremities)
+from roomserver.heads h
+join roomserver.rooms r on r.nid = h.room
+where r.room_id = %(room_id)s

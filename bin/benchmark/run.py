@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bin.benchmark.cluster import SETTINGS, embedded_binaries, file_system, work_folder
+from bin.benchmark.cluster import REPORTED, SETTINGS, file_system, work_folder
 from bin.benchmark.delivery import SendToSync, Waiting
 from bin.benchmark.membership import Joins, Rooms
 from bin.benchmark.reading import IdleSync, InitialSync, MessagesPage
@@ -159,7 +159,7 @@ class Run:
         assert server.origin is not None
         self.progress(f"{name}: ready on http://{server.origin.host}:{server.origin.port}")
         if server.database is not None:
-            settings = dict(await server.database.ask("settings", names=list(SETTINGS)))
+            settings = dict(await server.database.ask("settings", names=list(REPORTED)))
             self.results.machine["postgres_settings"] = settings
             self.results.machine["postgres_version"] = (await server.database.ask("version"))[0][0]
 
@@ -167,11 +167,10 @@ class Run:
         options = self.options
         if options.base_url is not None:
             return RunningServer(name, options.base_url)
-        binaries = options.binaries or embedded_binaries()
         if name == PEER:
             venv = options.synapse_venv or options.checkout / ".venv-synapse"
-            return Synapse(venv, self.folder / name, binaries, self.progress)
-        return Walden(options.checkout, self.folder / name, binaries)
+            return Synapse(venv, self.folder / name, options.binaries, self.progress)
+        return Walden(options.checkout, self.folder / name, options.binaries)
 
     async def _row(self, kind: type[Row]) -> None:
         prepared: dict[str, Row] = {}
@@ -237,6 +236,7 @@ class Run:
     def kill(self) -> None:
         """The last resort, from a process that is ending: what `stop` did not reach."""
         for server in self.servers.values():
-            for group in (server.group, server.cluster.group if server.cluster is not None else None):
-                if group is not None and group.running():
-                    group.stop()
+            if server.group is not None and server.group.running():
+                server.group.stop()
+            if server.cluster is not None:
+                server.cluster.stop()

@@ -6,17 +6,26 @@ What a server cannot tell (memory of a server that somebody else runs, SQL witho
 import asyncio
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bin.benchmark.account import Account
-from bin.benchmark.cluster import Cluster, Database, free_port
+from bin.benchmark.cluster import Cluster, Database
 from bin.benchmark.connection import ConnectionFailed, Origin, RequestCounts
 from bin.benchmark.processes import Group, Meter, memory
 
 REGISTRATIONS_IN_FLIGHT = 8
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 class Server:
@@ -83,7 +92,10 @@ class Server:
         return None if self.group is None else memory(self.group.pids())
 
     def meter(self) -> Meter:
-        return Meter(self.group, self.cluster.group if self.cluster is not None else None)
+        """Starts measuring who uses the processor."""
+        return Meter(
+            self.group.pids if self.group is not None else list, self.cluster.pids if self.cluster is not None else list
+        )
 
     async def stop(self) -> None:
         if self.origin is not None:
@@ -115,10 +127,16 @@ class Walden(Server):
 
     name = "walden"
     extremities_query = "walden_extremities"
-    state_tables = ("roomserver.state*", "roomserver.current_state*", "roomserver.snapshot*", "roomserver.resolution*")
+    state_tables = (
+        "roomserver.state",
+        "roomserver.lines",
+        "roomserver.memberships",
+        "roomserver.heads",
+        "roomserver.resolutions",
+    )
     START_SECONDS = 300.0
 
-    def __init__(self, checkout: Path, folder: Path, binaries: Path) -> None:
+    def __init__(self, checkout: Path, folder: Path, binaries: Path | None) -> None:
         super().__init__()
         self.checkout = checkout
         self.folder = folder
@@ -129,9 +147,9 @@ class Walden(Server):
         if not program.exists():
             raise RuntimeError(f"{program} is not there")
         self.folder.mkdir(parents=True)
-        self.cluster = Cluster(self.folder / "postgresql", self.binaries)
+        self.cluster = await asyncio.to_thread(Cluster, self.folder / "postgresql", self.binaries)
         await asyncio.to_thread(self.cluster.start)
-        self.database = await self.cluster.create_database("walden")
+        self.database = await self.cluster.create_database()
         client, federation = free_port(), free_port()
         data = self.folder / "data"
         data.mkdir()

@@ -6,6 +6,7 @@ only. One process, no workers, plain HTTP on loopback.
 """
 
 import asyncio
+import fcntl
 import os
 import shutil
 import subprocess
@@ -16,10 +17,10 @@ from typing import Any
 
 import orjson
 
-from bin.benchmark.cluster import Cluster, Database, free_port
+from bin.benchmark.cluster import Cluster, Database
 from bin.benchmark.connection import Origin
 from bin.benchmark.processes import Group
-from bin.benchmark.servers import Server
+from bin.benchmark.servers import Server, free_port
 
 VERSION = "1.163.2"
 INSTALL_SECONDS = 1200.0
@@ -63,11 +64,7 @@ def configuration(folder: Path, port: int, database: Database) -> dict[str, Any]
         "database": {
             "name": "psycopg2",
             "args": {
-                "host": database.host,
-                "port": database.port,
-                "dbname": database.name,
-                "user": "postgres",
-                "password": database.password,
+                **database.parts,
                 "cp_min": 5,
                 "cp_max": 10,
             },
@@ -99,14 +96,25 @@ LOGGING: dict[str, Any] = {
 def install(venv: Path, progress: Callable[[str], None]) -> Path:
     """The Python of an environment that has Synapse, made if need be; RuntimeError with the remedy when it cannot."""
     python = venv / "bin" / "python"
+    # The tests that compare with Synapse share the environment, and make it under the same lock.
+    with venv.with_name(f"{venv.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _complete(python):
+            _install(venv, python, progress)
+    return python
+
+
+def _complete(python: Path) -> bool:
     asked = subprocess.run(
         [str(python), "-c", "import importlib.metadata as m, psycopg2; print(m.version('matrix-synapse'))"],
         capture_output=True,
         text=True,
         check=False,
     ) if python.exists() else None  # fmt: skip
-    if asked is not None and asked.stdout.strip() == VERSION:
-        return python
+    return asked is not None and asked.stdout.strip() == VERSION
+
+
+def _install(venv: Path, python: Path, progress: Callable[[str], None]) -> None:
     if shutil.which("pg_config") is None:
         if os.geteuid() != 0 or shutil.which("apt-get") is None:
             raise RuntimeError("psycopg2 is built from source: install Debian's libpq-dev and gcc first")
@@ -116,7 +124,6 @@ def install(venv: Path, progress: Callable[[str], None]) -> Path:
     if not python.exists():
         _run([sys.executable, "-m", "venv", str(venv)])
     _run([str(python), "-m", "pip", "install", "--quiet", f"matrix-synapse[postgres]=={VERSION}"])
-    return python
 
 
 def _run(command: list[str]) -> None:
@@ -140,7 +147,7 @@ class Synapse(Server):
     )
     START_SECONDS = 120.0
 
-    def __init__(self, venv: Path, folder: Path, binaries: Path, progress: Callable[[str], None]) -> None:
+    def __init__(self, venv: Path, folder: Path, binaries: Path | None, progress: Callable[[str], None]) -> None:
         super().__init__()
         self.venv = venv
         self.folder = folder
@@ -151,9 +158,9 @@ class Synapse(Server):
         python = await asyncio.to_thread(install, self.venv, self.progress)
         self.folder.mkdir(parents=True)
         (self.folder / "media").mkdir()
-        self.cluster = Cluster(self.folder / "postgresql", self.binaries)
+        self.cluster = await asyncio.to_thread(Cluster, self.folder / "postgresql", self.binaries)
         await asyncio.to_thread(self.cluster.start)
-        self.database = await self.cluster.create_database("synapse")
+        self.database = await self.cluster.create_database()
         port = free_port()
         settings = self.folder / "homeserver.yaml"
         settings.write_bytes(orjson.dumps(configuration(self.folder, port, self.database)))
