@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import random
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -55,7 +56,7 @@ class Interrupted(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """A bounded budget for one outage: waits grow from `first` to `most` seconds, `budget` seconds in all."""
+    """The bounds of one outage: waits grow from `first` to `most` seconds, until `budget` seconds have passed."""
 
     budget: float = 300.0
     first: float = 0.1
@@ -63,12 +64,10 @@ class Retries:
 
     def delays(self) -> Iterator[float]:
         """The waits, each with jitter down to a half, so that consumers cut together do not come back together."""
-        delay, left = self.first, self.budget
-        while left > 0:
-            wait = min(delay, left) * random.uniform(0.5, 1.0)
-            left -= max(wait, 0.01)
+        delay, until = self.first, time.monotonic() + self.budget
+        while (left := until - time.monotonic()) > 0:
+            yield min(delay, left) * random.uniform(0.5, 1.0)
             delay = min(delay * 2, self.most)
-            yield wait
 
 
 _R, _Q, _S = Policy.RETRY, Policy.QUARANTINE, Policy.STOP
@@ -79,6 +78,7 @@ BY_SQLSTATE: Final[Mapping[str, Fault]] = {
     "28P01": Fault(_S, "Correct the password in the DSN."),
     "3D000": Fault(_S, "Correct the database name in the DSN, or create the database with `walden init`."),
     "42501": Fault(_S, "Grant the role what `walden doctor` lists; the replication role needs REPLICATION."),
+    "42704": Fault(_S, "Something that the statement names is missing: run `walden migrate`."),
     "42710": Fault(_R, "The object exists already; the session that holds it should end within wal_sender_timeout."),
     "53300": Fault(_R, "Raise max_connections, max_wal_senders or the role's connection limit."),
     "53400": Fault(_S, "Raise max_replication_slots, or drop slots that nobody uses."),

@@ -13,7 +13,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from psycopg import AsyncClientCursor, AsyncConnection, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -30,9 +30,18 @@ STEP_SECONDS: Final = 30.0
 """A step is one or two small queries; an fsync elsewhere on the disk was seen to hold up a server for 13 s."""
 
 
+class History(NamedTuple):
+    """What a stored position depends on: LSNs compare only within one system identifier and timeline, and a slot brings
+    only what its publications (their OIDs, sorted; empty: not compared) covered when it was committed."""
+
+    system_id: str
+    timeline: int
+    publications: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class System:
-    """What IDENTIFY_SYSTEM says: LSNs compare only within one system identifier and timeline."""
+    """What IDENTIFY_SYSTEM says."""
 
     system_id: str
     timeline: int
@@ -59,7 +68,7 @@ class Subscription:
     publications: tuple[str, ...]
     temporary_copy_of: str | None
     messages: bool
-    history: tuple[str, int] | None
+    history: History | None
 
 
 @dataclass(slots=True)
@@ -72,7 +81,13 @@ class Setup:
     start_lsn: int
     system: System = field(init=False)
     settings: ServerSettings = field(init=False)
+    publications: tuple[int, ...] = field(init=False)
     health: SlotHealth = field(init=False)
+
+    @property
+    def history(self) -> History:
+        """What to store beside a position of this stream."""
+        return History(self.system.system_id, self.system.timeline, self.publications)
 
 
 async def identify_system(setup: Setup) -> None:
@@ -83,9 +98,15 @@ async def identify_system(setup: Setup) -> None:
         raise Misconfigured("the server does not identify itself", "connect to PostgreSQL directly, without a pooler")
     high, _, low = str(row[2]).partition("/")
     setup.system = System(str(row[0]), int(row[1]), int(high, 16) << 32 | int(low, 16), str(row[3]))
-    here, expected = (setup.system.system_id, setup.system.timeline), setup.subscription.history
-    if expected is not None and expected != here:
-        raise SlotLost(setup.slot, Loss.OTHER_HISTORY, f"stored {expected}, found {here}")
+    expected = setup.subscription.history
+    if expected is not None and (expected.system_id, expected.timeline) != (
+        setup.system.system_id,
+        setup.system.timeline,
+    ):
+        detail = (
+            f"stored {expected.system_id}/{expected.timeline}, found {setup.system.system_id}/{setup.system.timeline}"
+        )
+        raise SlotLost(setup.slot, Loss.OTHER_HISTORY, detail)
     if setup.start_lsn > setup.system.wal_end:
         raise SlotLost(setup.slot, Loss.OTHER_HISTORY, "the server's WAL ends before the stored position")
 
@@ -104,13 +125,17 @@ async def read_settings(setup: Setup) -> None:
 
 
 async def check_publications(setup: Setup) -> None:
-    """A publication must exist before the slot does: the server looks it up as of the row's time."""
-    names = list(setup.subscription.publications)
-    cursor = await setup.connection.execute(QUERIES["missing_publications"], {"names": names})
-    if missing := [str(row[0]) for row in await cursor.fetchall()]:
-        raise Misconfigured(
-            f"publication {', '.join(missing)} does not exist", "run `walden migrate`, then remake the slot"
-        )
+    """The server looks a publication up as of the time of each row. Of what was committed while it was away (dropped and
+    made again), 15 to 17 say that it does not exist, for ever; 18 leaves the rows out in silence."""
+    names = setup.subscription.publications
+    cursor = await setup.connection.execute(QUERIES["publications"], {"names": list(names)})
+    found = {str(name): int(oid) for name, oid in await cursor.fetchall()}
+    if missing := [name for name in names if name not in found]:
+        raise Misconfigured(f"publication {', '.join(missing)} does not exist", "run `walden migrate`")
+    setup.publications = tuple(sorted(found.values()))
+    expected = setup.subscription.history
+    if expected is not None and expected.publications and expected.publications != setup.publications:
+        raise SlotLost(setup.slot, Loss.OTHER_PUBLICATION, ", ".join(names))
 
 
 async def copy_durable_slot(setup: Setup) -> None:

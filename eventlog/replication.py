@@ -21,7 +21,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from struct import Struct
 from types import TracebackType
 from typing import Final, Self
@@ -31,8 +31,9 @@ import structlog
 from psycopg.pq import ExecStatus
 
 from eventlog.faults import Failure, Interrupted, Policy, Retries, judge
-from eventlog.handshake import Setup, Subscription, shake_hands
+from eventlog.handshake import History, Setup, Subscription, shake_hands
 from eventlog.pgoutput import EPOCH_2000, Commit, DecodeError, Decoder, Message, Wanted
+from eventlog.slots import Loss, SlotLost
 
 HEARTBEAT: Final = "walden.heartbeat"
 """Prefix of the logical messages that the subscriber sends itself through the server; never handed out."""
@@ -88,7 +89,7 @@ class Subscriber:
     """Follows a slot; an async context manager. One task iterates `batches` until it leaves; any may call `confirm`.
 
     `wanted` says which columns of which tables to decode. `start_lsn` is the stored position (0: wherever the slot is) and
-    `history` the (system identifier, timeline) stored with it. With `temporary_copy_of` the stream comes from a copy of
+    `history` what `setup.history` was when it was stored. With `temporary_copy_of` the stream comes from a copy of
     that slot, named `slot` and a suffix, made anew on each connection. `adopt_idle`: let the server forget idle WAL
     unasked. By default that is so for temporary copies only, as a durable slot must never be past the stored position: its
     consumer stores the `end_lsn` of batches without items instead. `heartbeat` sends a payload round the loop every
@@ -106,7 +107,7 @@ class Subscriber:
         *,
         wanted: Wanted,
         start_lsn: int = 0,
-        history: tuple[str, int] | None = None,
+        history: History | None = None,
         temporary_copy_of: str | None = None,
         messages: bool = True,
         adopt_idle: bool | None = None,
@@ -132,6 +133,7 @@ class Subscriber:
         self._waiter: asyncio.Future[None] | None = None
         self._broken: BaseException | None = None
         self._opened = self._heard = self._moved = 0.0
+        self._missing = False
 
     async def __aenter__(self) -> Self:
         await self._connect(None)
@@ -175,7 +177,12 @@ class Subscriber:
                 batch = await self._gather(max_rows, max_bytes, max_wait)
             except (psycopg.Error, OSError, Interrupted) as error:
                 # Whatever ended the stream, the handshake judges: it can tell a lost slot from a restarting server.
+                missing = isinstance(error, psycopg.errors.UndefinedObject)
+                if missing and self._missing:
+                    # The handshake saw every publication, the stream does not: it is before they were made again.
+                    raise SlotLost(self.setup.slot, Loss.OTHER_PUBLICATION) from error
                 await self._connect(error)
+                self._missing = missing
                 continue
             self.progress.delivered = max(self.progress.delivered, batch.end_lsn)
             if batch.items:
@@ -345,11 +352,12 @@ class Subscriber:
                 await asyncio.sleep(wait)
             try:
                 self._start(await shake_hands(self._subscription, self.progress.confirmed))
-                return
             except (psycopg.Error, OSError, Failure) as error:
                 if judge(error).policy is not Policy.RETRY:
                     raise
                 cause = error
+            else:
+                return
 
     def _start(self, setup: Setup) -> None:
         self._setup = setup
@@ -357,6 +365,8 @@ class Subscriber:
         timeout = setup.settings.wal_sender_timeout
         self._interval = min(timeout / 3, MOST_SILENT) if timeout else MOST_SILENT
         self._patience = timeout or PATIENCE
+        # What happens to the publications from here on is noticed at the next connection.
+        self._subscription = replace(self._subscription, history=setup.history)
         progress = self.progress
         progress.confirmed = max(progress.confirmed, setup.start_lsn)
         progress.delivered = progress.received = max(progress.delivered, progress.confirmed)

@@ -39,6 +39,7 @@ class Loss(enum.Enum):
     MISSING = "it does not exist"
     INVALIDATED = "the server has removed WAL or rows that it needs"
     AHEAD = "it stands after the position that the consumer has stored"
+    OTHER_PUBLICATION = "its publication was made again, and what was committed in between is not in the stream"
     OTHER_HISTORY = "the stored position belongs to another system, timeline or future"
 
 
