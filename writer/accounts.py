@@ -1,0 +1,130 @@
+"""Local accounts: made, given a new password, made administrator, deactivated, listed.
+
+Invariant: whatever ends a session tells every process so, in the same transaction (NOTIFY walden_sessions), and a name that was
+ever registered stays taken. The functions need a connection of the role walden_writer (or the owner's).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg import AsyncConnection
+
+from eventlog.queries import Queries
+from matrix.errors import not_found, user_in_use
+from writer.passwords import Passwords
+
+SQL = Queries("writer", "accounts.sql")
+
+# For the command line, which has no service to share one with.
+_PASSWORDS = Passwords()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A local account. `password_hash` is None when there is none or when it was not asked for; `devices` likewise."""
+
+    user_id: str
+    password_hash: str | None
+    admin: bool
+    guest: bool
+    deactivated_at: datetime | None
+    created_at: datetime
+    devices: int | None = None
+
+
+async def create_account(
+    connection: AsyncConnection,
+    user_id: str,
+    password: str | None,
+    admin: bool = False,
+    *,
+    guest: bool = False,
+    passwords: Passwords = _PASSWORDS,
+) -> None:
+    """Makes an account; `user_id` has passed `matrix.identifiers.check_local_user_id`. M_USER_IN_USE if it was ever taken."""
+    hashed = None if password is None else await passwords.hash(password)
+    await insert_account(connection, user_id, hashed, admin=admin, guest=guest)
+
+
+async def insert_account(
+    connection: AsyncConnection, user_id: str, password_hash: str | None, *, admin: bool = False, guest: bool = False
+) -> None:
+    """Like `create_account`, with a password that is hashed already, so that no transaction waits for argon2."""
+    cursor = await connection.execute(
+        SQL["create_account"], {"user_id": user_id, "password_hash": password_hash, "admin": admin, "guest": guest}
+    )
+    if await cursor.fetchone() is None:
+        raise user_in_use()
+
+
+async def find_account(connection: AsyncConnection, user_id: str) -> Account | None:
+    """The account, deactivated or not; None if there never was one."""
+    if "\0" in user_id:
+        return None
+    row = await (await connection.execute(SQL["account"], {"user_id": user_id})).fetchone()
+    return None if row is None else Account(*row)
+
+
+async def list_accounts(connection: AsyncConnection, after: str = "", most: int = 100) -> list[Account]:
+    """A page of accounts in order of user id, with the number of devices; the next page is after the last one's id."""
+    cursor = await connection.execute(SQL["accounts"], {"after": after, "most": most})
+    return [Account(*row) for row in await cursor.fetchall()]
+
+
+async def set_password(
+    connection: AsyncConnection,
+    user_id: str,
+    password: str,
+    *,
+    logout_devices: bool = True,
+    kept_device: str | None = None,
+    passwords: Passwords = _PASSWORDS,
+) -> None:
+    """Replaces the password and, unless told otherwise, logs out every device but `kept_device`. M_NOT_FOUND if not active."""
+    hashed = await passwords.hash(password)
+    async with connection.transaction():
+        values = {"user_id": user_id, "password_hash": hashed}
+        if await (await connection.execute(SQL["set_password"], values)).fetchone() is None:
+            raise not_found("No such active account.")
+        if logout_devices:
+            await logout_others(connection, user_id, kept_device)
+
+
+async def set_admin(connection: AsyncConnection, user_id: str, admin: bool) -> None:
+    """Makes an account a server administrator, or no longer. M_NOT_FOUND if there is no active one."""
+    async with connection.transaction():
+        cursor = await connection.execute(SQL["set_admin"], {"user_id": user_id, "admin": admin})
+        if await cursor.fetchone() is None:
+            raise not_found("No such active account.")
+        await connection.execute(SQL["notify_sessions"], {"user_id": user_id})
+
+
+async def deactivate_account(connection: AsyncConnection, user_id: str) -> None:
+    """Ends an account: no password, no devices, no sessions. M_NOT_FOUND if there is no active one.
+
+    Its rooms are left by `writer.deactivation`, which needs the log; do that first.
+    """
+    async with connection.transaction():
+        if await (await connection.execute(SQL["deactivate"], {"user_id": user_id})).fetchone() is None:
+            raise not_found("No such active account.")
+        await logout_others(connection, user_id, None)
+
+
+async def reactivate_account(
+    connection: AsyncConnection, user_id: str, password: str, *, passwords: Passwords = _PASSWORDS
+) -> None:
+    """Opens a deactivated account under a new password. M_NOT_FOUND if there is no deactivated one."""
+    hashed = await passwords.hash(password)
+    cursor = await connection.execute(SQL["reactivate"], {"user_id": user_id, "password_hash": hashed})
+    if await cursor.fetchone() is None:
+        raise not_found("No such deactivated account.")
+
+
+async def logout_others(connection: AsyncConnection, user_id: str, kept_device: str | None) -> list[str]:
+    """Deletes all devices of a user but one (None: all) with their tokens, in the caller's transaction; returns their ids."""
+    cursor = await connection.execute(SQL["drop_other_devices"], {"user_id": user_id, "kept": kept_device})
+    dropped = [row[0] for row in await cursor.fetchall()]
+    await connection.execute(SQL["notify_sessions"], {"user_id": user_id})
+    return dropped
