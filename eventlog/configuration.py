@@ -26,6 +26,7 @@ __all__ = [
     "Settings",
     "configuration_path",
     "described",
+    "from_text",
     "load_settings",
     "sections",
 ]
@@ -100,7 +101,7 @@ def load_settings(environ: Mapping[str, str], path: Path | None = None) -> Setti
     for one in described():
         variable = next((name for name in one.variables if environ.get(name)), None)
         if variable:
-            source, base, raw = f"environment variable {variable}", Path.cwd(), _from_text(one, environ[variable])
+            source, base, raw = f"environment variable {variable}", Path.cwd(), from_text(one, environ[variable])
         elif one.key in table.get(one.section, {}):
             source, base, raw = f"{path}: {one.name}", path.parent, table[one.section][one.key]
         else:
@@ -158,7 +159,8 @@ def _stray_variables(environ: Mapping[str, str]) -> Iterator[str]:
             yield f"environment variable {name} is no setting{_nearest(name, sorted(known))}"
 
 
-def _from_text(one: Described, text: str) -> Any:
+def from_text(one: Described, text: str) -> Any:
+    """What TOML would give for the text of an environment variable."""
     kind = one.type
     if kind is bool:
         return {

@@ -1,0 +1,235 @@
+"""The `walden` command.
+
+Invariant: a mistake of the operator's is one sentence on standard error and an exit code, never a traceback; modules
+that only some subcommands need are imported by these.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from eventlog.configuration import ConfigurationError, Settings, load_settings
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  it failed, or doctor found an error; the message says why
+  2  the command line is wrong
+  3  walden.toml or the environment is wrong
+  4  the database, or what should be running, is not there
+"""
+CONFIGURATION, ABSENT = 3, 4
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXIT_CODES)
+@click.version_option(package_name="walden-homeserver", prog_name="walden")
+def main() -> None:
+    """A Matrix homeserver that lives in Postgres' write-ahead log.
+
+    Settings come from walden.toml (WALDEN_CONFIG names another file) and from WALDEN_... environment variables;
+    `walden config reference` lists them. `walden up` is all that a first try needs.
+    """
+
+
+def fail(message: object, code: int = 1) -> None:
+    """Say why and leave."""
+    click.echo(f"walden: {message}", err=True)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turn the errors an operator can do something about into a sentence and an exit code."""
+    import psycopg
+
+    from bin.account import AccountError
+    from bin.binaries import BinariesError
+    from bin.embedded import EmbeddedError
+    from bin.initialise import InitialiseError
+    from bin.places import PlacesError
+    from bin.starting import StartError
+    from bin.supervision import AlreadyRunning
+    from eventlog.faults import Failure
+    from eventlog.provision import WrongInstallation
+
+    known = (AccountError, BinariesError, EmbeddedError, PlacesError, StartError, AlreadyRunning, InitialiseError)
+    try:
+        yield
+    except ConfigurationError as error:
+        fail(error, CONFIGURATION)
+    except psycopg.OperationalError as error:
+        fail(f"the database cannot be reached: {error}", ABSENT)
+    except (*known, Failure, WrongInstallation, psycopg.Error) as error:
+        fail(error)
+
+
+def settings() -> Settings:
+    """The settings in force; warnings are printed."""
+    found = load_settings(os.environ)
+    for warning in found.warnings:
+        click.echo(f"walden: {warning}", err=True)
+    return found
+
+
+@main.command()
+def init() -> None:
+    """Write walden.toml and the signing key if there are none, and make the database ready.
+
+    Without database.dsn the embedded PostgreSQL is made and started for the time it takes. With one, the login needs to
+    be a superuser, or on PostgreSQL 16 and newer one with CREATEROLE and REPLICATION that may create schemas; with less,
+    the SQL for an administrator is printed. Can be run at any time; what is there stays as it is.
+    """
+    from bin.configuration_file import ensure_configuration
+    from bin.initialise import initialise_waiting, make_ready
+    from bin.running import database_running
+
+    with told():
+        found, written = ensure_configuration(os.environ)
+        if written:
+            click.echo(f"wrote {found.path} for the server {found.server.name}")
+        _, made = make_ready(found)
+        if made:
+            click.echo(f"made the signing key {found.server.signing_key}: keep a copy of it in a safe place")
+        with database_running(found):
+            for sentence in initialise_waiting(found):
+                click.echo(sentence)
+        click.echo(f"{found.server.name} is ready: start it with `walden up`")
+
+
+@main.command()
+def up() -> None:
+    """Do what init does, then run everything here until Ctrl-C.
+
+    Prints one line with the base URL once the server answers. Logs are in DATA_DIR/logs, one per component. Run again, it
+    carries on with the data, also after a crash of everything. One `walden up` per data directory; installations with
+    different data directories and ports run side by side.
+    """
+    from bin.configuration_file import ensure_configuration
+    from bin.starting import say
+    from bin.starting import up as start
+
+    with told():
+        found, written = ensure_configuration(os.environ)
+        for warning in found.warnings:
+            say(warning)
+        if written:
+            say(f"wrote {found.path}; the server's name is {found.server.name} and can never change")
+        start(found, os.environ | {"WALDEN_CONFIG": str(found.path), "WALDEN_DATA_DIR": str(found.server.data_dir)})
+
+
+@main.command()
+def migrate() -> None:
+    """Apply the migrations that the database does not have. Prints their names."""
+    import asyncio
+
+    from eventlog.migrations import migrate as apply
+
+    with told():
+        for name in asyncio.run(apply(settings().dsn(direct=True))):
+            click.echo(name)
+
+
+@main.command()
+@click.option("--federation", is_flag=True, help="Serve federation.listen alone, with its own certificate.")
+def api(federation: bool) -> None:
+    """Answer the HTTP APIs: client.processes processes behind one listener. Run as many as you like, anywhere."""
+    from bin.serving import serve
+
+    with told():
+        serve(settings(), federation=federation)
+
+
+@main.command()
+@click.option("--shard", type=click.IntRange(min=0), default=0, show_default=True, help="Which shard of the log.")
+def roomserver(shard: int) -> None:
+    """Decide what happens in the rooms of one shard. A second one of the same shard waits or stops."""
+    from roomserver.service import run
+
+    from bin.running import run_component
+
+    with told():
+        found = settings()
+        if shard >= found.log.shards:
+            fail(f"there is no shard {shard}: log.shards is {found.log.shards}", 2)
+        run_component(run(found, shard))
+
+
+@main.command()
+@click.argument("name")
+def reader(name: str) -> None:
+    """Run the reader NAME. `walden reader list` names them."""
+    import importlib
+
+    from bin.components import READERS
+    from bin.running import run_component
+
+    if name == "list":
+        for known in READERS:
+            click.echo(known)
+        return
+    if name not in READERS:
+        fail(f"there is no reader {name}; there are {', '.join(READERS)}", 2)
+    module, _, function = READERS[name].partition(":")
+    with told():
+        run_component(getattr(importlib.import_module(module), function)(settings()))
+
+
+@main.command()
+def postgres() -> None:
+    """Run the embedded PostgreSQL in the foreground (`walden up` does it). SIGINT stops it in order."""
+    from bin import embedded
+
+    with told():
+        found = settings()
+        if not found.embedded:
+            fail("database.dsn is set: there is no embedded database to run", CONFIGURATION)
+        one = embedded.cluster(found)
+        embedded.prepare(one)
+        embedded.foreground(one)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-c SQL] [PSQL ARGUMENT...]")
+@click.option(
+    "--role",
+    type=click.Choice(["owner", "writer", "roomserver", "reader", "maintenance", "history"]),
+    default="owner",
+    show_default=True,
+    help="Whose login to use; `history` may only read the history schema.",
+)
+def psql(arguments: tuple[str, ...], role: str) -> None:
+    """Open psql on the database, or run SQL: walden psql -c 'select count(*) from eventlog.events'."""
+    from bin.running import become_psql
+
+    with told():
+        become_psql(settings().dsn(role), arguments)  # type: ignore[arg-type]
+
+
+@main.group()
+def config() -> None:
+    """About the settings."""
+
+
+@config.command()
+def reference() -> None:
+    """Print the reference page of all settings (docs/configuration.md)."""
+    from bin.configuration_file import reference as page
+
+    click.echo(page(), nl=False)
+
+
+@config.command()
+def path() -> None:
+    """Print which walden.toml is used."""
+    from eventlog.configuration import configuration_path
+
+    found: Path = configuration_path(os.environ)
+    click.echo(found)
+
+
+if __name__ == "__main__":
+    main(prog_name="walden")

@@ -1,0 +1,125 @@
+"""Making an installation ready: signing key, schema, logins, publications and slots, each if it is absent.
+
+Invariant: it can be run at any time, also half done, and changes nothing that is as it should be. Whatever the login
+it was given may not do is told as the SQL that a database administrator has to run, before anything is changed.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+
+from bin.logins import GROUPS, Login, make_logins, missing_logins, statements, wanted_logins
+from bin.places import data_folder
+from eventlog.configuration import Settings
+from eventlog.key_file import make_key, read_key
+from eventlog.migrations import migrate
+from eventlog.provision import Identity, provision
+from eventlog.queries import Queries
+from matrix.signatures import SigningKey
+
+QUERIES = Queries("bin", "initialise.sql")
+OLDEST, NEWEST = 150_000, 190_000
+OUTAGE_SECONDS = 60.0
+
+
+class InitialiseError(Exception):
+    """The database cannot be set up with what was given; the message says what is missing and what would do."""
+
+
+def make_ready(settings: Settings) -> tuple[SigningKey, bool]:
+    """The signing key, made if there is none (True). Raises ConfigurationError."""
+    data_folder(settings.server.data_dir)
+    path = settings.server.signing_key
+    if path.exists():
+        return read_key(path), False
+    return make_key(path), True
+
+
+def initialise_waiting(settings: Settings) -> list[str]:
+    """`initialise`, again if the connection is lost in the middle; a sentence per thing made."""
+    end = time.monotonic() + OUTAGE_SECONDS
+    while True:
+        try:
+            return asyncio.run(initialise(settings))
+        except psycopg.OperationalError as error:
+            # The server ending a session, or not being there, passes; a wrong password or a refused right does not.
+            passing = error.sqlstate is None or error.sqlstate.startswith(("57P", "08"))
+            if not passing or time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+
+
+async def initialise(settings: Settings) -> list[str]:
+    """Bring the database up to date; a sentence per thing made.
+
+    Raises InitialiseError, WrongInstallation (the database is another server's), psycopg.Error.
+    """
+    key = read_key(settings.server.signing_key)
+    dsn = settings.dsn(direct=True)
+    async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
+        facts = await read_facts(connection)
+        refuse(facts)
+        logins = wanted_logins(settings, facts["database_oid"])
+        missing = await missing_logins(connection, logins)
+        if not may_do_everything(facts) and (missing or not await _prepared(connection, facts)):
+            _explain(settings.server.data_dir, facts, missing)
+        made = [f"applied migration {name}" for name in await migrate(dsn)]
+        made += await make_logins(connection, settings.server.data_dir, logins, missing)
+    identity = Identity(settings.server.name, key.key_id, key.verify_key_base64, settings.log.shards)
+    made += await provision(dsn, settings.dsn("replication"), identity)
+    return made
+
+
+async def read_facts(connection: AsyncConnection) -> dict[str, Any]:
+    """One row about server, database and login."""
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        row = await (await cursor.execute(QUERIES["facts"])).fetchone()
+    assert row is not None
+    return row
+
+
+def refuse(facts: dict[str, Any]) -> None:
+    """Raise InitialiseError when no right of any login would help."""
+    if not OLDEST <= facts["version"] < NEWEST:
+        raise InitialiseError(
+            f"the server is PostgreSQL {facts['version'] // 10_000}, and Walden knows 15 to 18: use one of those"
+        )
+    if facts["wal_level"] != "logical":
+        raise InitialiseError(
+            f"wal_level is {facts['wal_level']}: run `alter system set wal_level = 'logical'` as a superuser "
+            "(managed services have a parameter for it) and restart PostgreSQL"
+        )
+    if facts["encoding"] != "UTF8":
+        raise InitialiseError(
+            f"database {facts['database']} is encoded in {facts['encoding']}: make one with "
+            "`create database walden encoding 'UTF8' locale 'C' template template0`"
+        )
+
+
+def may_do_everything(facts: dict[str, Any]) -> bool:
+    """Whether the login can make tables, logins and a replication role by itself.
+
+    PostgreSQL 15 lets only a superuser grant REPLICATION; from 16 a role with CREATEROLE passes on what it has.
+    """
+    roles = facts["creates_roles"] and facts["replicates"] and facts["version"] >= 160_000
+    return bool(facts["superuser"] or (roles and facts["creates_tables"]))
+
+
+async def _prepared(connection: AsyncConnection, facts: dict[str, Any]) -> bool:
+    """Whether an administrator has done what this login may not do."""
+    cursor = await connection.execute(QUERIES["members"], {"names": list(GROUPS.values())})
+    members = {row[0] for row in await cursor.fetchall()}
+    return bool(facts["creates_tables"]) and members >= set(GROUPS.values())
+
+
+def _explain(data_dir: Path, facts: dict[str, Any], missing: list[Login]) -> None:
+    text = "\n".join(statements(data_dir, facts["database"], facts["login"], missing))
+    raise InitialiseError(
+        f"the login {facts['login']} may not do all that is needed. Have an administrator run this in database "
+        f"{facts['database']}, then run `walden init` again:\n\n{text}\n"
+    )

@@ -1,0 +1,24 @@
+-- facts --
+-- What the set-up has to know of the server, the database and the login it was given.
+select current_setting('server_version_num')::int as version,
+       current_setting('wal_level') as wal_level,
+       pg_encoding_to_char(d.encoding) as encoding,
+       d.datcollate as collation,
+       d.datname as database,
+       d.oid::bigint as database_oid,
+       r.rolname as login,
+       r.rolsuper as superuser,
+       r.rolcreaterole as creates_roles,
+       r.rolreplication as replicates,
+       pg_has_role(r.oid, d.datdba, 'usage') as owns_database,
+       has_database_privilege(d.datname, 'create') and has_schema_privilege('public', 'create') as creates_tables
+from pg_catalog.pg_database d, pg_catalog.pg_roles r
+where d.datname = current_database() and r.rolname = current_user
+
+-- roles --
+-- Which of the named roles the cluster has, and which of them may replicate or log in.
+select rolname, rolreplication, rolcanlogin from pg_catalog.pg_roles where rolname = any(%(names)s)
+
+-- members --
+-- Which of the named roles this login may act as.
+select rolname from pg_catalog.pg_roles where rolname = any(%(names)s) and pg_has_role(current_user, oid, 'member')
