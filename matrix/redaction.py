@@ -90,5 +90,6 @@ def redact(pdu: dict[str, Any], room_version: RoomVersion) -> dict[str, Any]:
     kept = {key: pdu[key] for key in _top_level_keys(room_version) if key in pdu}
     content = kept.get("content")
     if isinstance(content, dict):
-        kept["content"] = redact_content(pdu.get("type", ""), content, room_version)
+        event_type = kept.get("type")
+        kept["content"] = redact_content(event_type if isinstance(event_type, str) else "", content, room_version)
     return kept
