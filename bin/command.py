@@ -95,8 +95,7 @@ def init() -> None:
         if made:
             click.echo(f"made the signing key {found.server.signing_key}: keep a copy of it in a safe place")
         with database_running(found):
-            for sentence in initialise_waiting(found):
-                click.echo(sentence)
+            initialise_waiting(found, click.echo)
         click.echo(f"{found.server.name} is ready: start it with `walden up`")
 
 

@@ -253,7 +253,10 @@ def wait_ready(dsn: str, seconds: float) -> None:
     end = time.monotonic() + seconds
     while True:
         try:
-            psycopg.connect(dsn, connect_timeout=5).close()
+            # Not made along with the cluster: what a server by itself makes counts as PostgreSQL's own (low OIDs).
+            with psycopg.connect(dsn, dbname="postgres", connect_timeout=5, autocommit=True) as connection:
+                if not connection.execute("select from pg_database where datname = %s", [DATABASE]).rowcount:
+                    connection.execute("create database walden template template0")
             return
         except psycopg.OperationalError as error:
             if time.monotonic() > end:
@@ -293,8 +296,8 @@ def _create(one: Cluster) -> None:
 
 def _set_password(one: Cluster, password: str, account: Account, folder: Path) -> None:
     seen = "/proc/self/cwd" if account.switch else str(folder)
-    statements = f"alter role {USER} password '{password}'\ncreate database {DATABASE}\n"
-    one.run("postgres", "--single", "-D", seen, "postgres", text=statements, account=account, folder=folder)
+    statement = f"alter role {USER} password '{password}'\n"
+    one.run("postgres", "--single", "-D", seen, "postgres", text=statement, account=account, folder=folder)
 
 
 def _write_dsn(one: Cluster, password: str | None = None) -> str:

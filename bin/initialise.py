@@ -6,6 +6,7 @@ it was given may not do is told as the SQL that a database administrator has to 
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from eventlog.key_file import make_key, read_key
 from eventlog.migrations import migrate
 from eventlog.provision import Identity, provision
 from eventlog.queries import Queries
+from eventlog.slots import SlotBlocked
 from matrix.signatures import SigningKey
 
 QUERIES = Queries("bin", "initialise.sql")
 OLDEST, NEWEST = 150_000, 190_000
 OUTAGE_SECONDS = 60.0
+BLOCKED_SECONDS = 900.0
 
 
 class InitialiseError(Exception):
@@ -40,21 +43,29 @@ def make_ready(settings: Settings) -> tuple[SigningKey, bool]:
     return make_key(path), True
 
 
-def initialise_waiting(settings: Settings) -> list[str]:
-    """`initialise`, again if the connection is lost in the middle; a sentence per thing made."""
-    end = time.monotonic() + OUTAGE_SECONDS
+def initialise_waiting(settings: Settings, say: Callable[[str], None]) -> None:
+    """`initialise`, again for as long as it is only to be waited for; a sentence per thing made.
+
+    Waited for are the embedded database if it restarts in the middle, and transactions of other people that have
+    written: PostgreSQL makes no replication slot while one is open, in any database of the cluster.
+    """
+    began = time.monotonic()
     while True:
         try:
-            return asyncio.run(initialise(settings))
+            asyncio.run(initialise(settings, say))
+            return
+        except SlotBlocked as error:
+            if time.monotonic() - began > BLOCKED_SECONDS:
+                raise
+            say(f"waiting: {error}")
         except psycopg.OperationalError as error:
-            # The server ending a session, or not being there, passes; a wrong password or a refused right does not.
-            passing = error.sqlstate is None or error.sqlstate.startswith(("57P", "08"))
-            if not passing or time.monotonic() > end:
+            passing = error.sqlstate is None or error.sqlstate in ("57P01", "57P02", "57P03", "08006")
+            if not settings.embedded or not passing or time.monotonic() - began > OUTAGE_SECONDS:
                 raise
             time.sleep(0.5)
 
 
-async def initialise(settings: Settings) -> list[str]:
+async def initialise(settings: Settings, say: Callable[[str], None]) -> None:
     """Bring the database up to date; a sentence per thing made.
 
     Raises InitialiseError, WrongInstallation (the database is another server's), psycopg.Error.
@@ -68,11 +79,13 @@ async def initialise(settings: Settings) -> list[str]:
         missing = await missing_logins(connection, logins)
         if not may_do_everything(facts) and (missing or not await _prepared(connection, facts)):
             _explain(settings.server.data_dir, facts, missing)
-        made = [f"applied migration {name}" for name in await migrate(dsn)]
-        made += await make_logins(connection, settings.server.data_dir, logins, missing)
+        for name in await migrate(dsn):
+            say(f"applied migration {name}")
+        for sentence in await make_logins(connection, settings.server.data_dir, logins, missing):
+            say(sentence)
     identity = Identity(settings.server.name, key.key_id, key.verify_key_base64, settings.log.shards)
-    made += await provision(dsn, settings.dsn("replication"), identity)
-    return made
+    for sentence in await provision(dsn, settings.dsn("replication"), identity):
+        say(sentence)
 
 
 async def read_facts(connection: AsyncConnection) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from bin.components import federation_apart
 from eventlog.configuration import Listen, Settings
 
 
-class Server(BaseApplication):  # type: ignore[misc]
+class Server(BaseApplication):
     """gunicorn, configured from the settings and not from a file or the command line."""
 
     def __init__(self, settings: Settings, *, federation: bool = False) -> None:

@@ -98,8 +98,7 @@ def _start_components(settings: Settings, client: Supervisor) -> None:
     client.wait(30)
     if settings.embedded:
         embedded.wait_ready(settings.dsn(), DATABASE_SECONDS)
-    for sentence in initialise_waiting(settings):
-        say(sentence)
+    initialise_waiting(settings, say)
     started = [one.name for one in components(settings)]
     for name in started:
         client.start(name)

@@ -7,6 +7,7 @@ PostgreSQL, and ended. A component that dies is started again, with growing paus
 
 import contextlib
 import fcntl
+import http.client
 import os
 import re
 import sys
@@ -179,17 +180,25 @@ class Supervisor:
     """A client of the supervisor's control socket. Every call may raise OSError when there is no supervisor."""
 
     def __init__(self, data_dir: Path) -> None:
+        self._address = f"unix://{socket_path(data_dir)}"
+
+    def _call(self, method: str, *arguments: Any) -> Any:
         from supervisor.xmlrpc import SupervisorTransport
 
-        transport = SupervisorTransport(None, None, f"unix://{socket_path(data_dir)}")
-        self._rpc = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+        # A connection of its own per call: one that failed can never be used again.
+        transport = SupervisorTransport(None, None, self._address)
+        try:
+            with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as server:
+                return getattr(server.supervisor, method)(*arguments)
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"the supervisor broke off: {error}") from error
 
     def wait(self, seconds: float) -> None:
         """Wait until the supervisor answers; raises TimeoutError."""
         end = time.monotonic() + seconds
         while True:
             try:
-                self._rpc.getState()
+                self._call("getState")
                 return
             except (OSError, xmlrpc.client.Error) as error:
                 if time.monotonic() > end:
@@ -199,9 +208,8 @@ class Supervisor:
     def start(self, name: str) -> None:
         """Start a component, if it is not running; does not wait for it."""
         with contextlib.suppress(xmlrpc.client.Fault):
-            self._rpc.startProcess(name, False)
+            self._call("startProcess", name, False)
 
     def processes(self) -> list[dict[str, Any]]:
         """What supervisord knows of each component: name, pid (0 if none), statename, start, spawnerr."""
-        answer: Any = self._rpc.getAllProcessInfo()
-        return list(answer)
+        return list(self._call("getAllProcessInfo"))

@@ -4,12 +4,14 @@ Invariant: it ends when it is asked to (SIGINT, SIGTERM, and SIGHUP when its ter
 before it, in order; with code 1 if the start-up said in `run/failed` that there is nothing to supervise.
 """
 
+import contextlib
 import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+from supervisor.medusa import asyncore_25
 from supervisor.options import ServerOptions
 from supervisor.supervisord import Supervisor
 
@@ -51,7 +53,8 @@ def main(configuration: str) -> int:
     options.realize(["-n", "-c", configuration])
     options.first, options.test = True, False
     options.poller = Poller(options.poller)
-    Supervisor(options).main()
+    with contextlib.suppress(asyncore_25.ExitNow):  # how supervisord's loop ends
+        Supervisor(options).main()
     options.close_httpservers()
     options.close_logger()
     return int(Path(configuration).with_name("failed").exists())

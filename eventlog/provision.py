@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
-from psycopg import AsyncConnection, sql
+from psycopg import AsyncClientCursor, AsyncConnection, sql
 
 from eventlog.queries import Queries
 from eventlog.slots import SlotName, create_slot
@@ -110,7 +110,10 @@ async def provision(dsn: str, replication_dsn: str, identity: Identity) -> list[
         present = {row[0] for row in await (await connection.execute(SQL["slots"])).fetchall()}
     missing = [name for name in wanted if str(name) not in present]
     if missing:
-        async with await AsyncConnection.connect(replication_dsn, autocommit=True, replication="database") as walsender:
+        # A walsender knows only the simple protocol, so parameters are put in by the client.
+        async with await AsyncConnection.connect(
+            replication_dsn, autocommit=True, replication="database", cursor_factory=AsyncClientCursor
+        ) as walsender:
             for slot in missing:
                 await create_slot(walsender, slot)
                 made.append(f"made replication slot {slot}")
