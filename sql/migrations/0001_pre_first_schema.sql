@@ -916,6 +916,18 @@ end
 $$;
 comment on function roomserver.commit_v1(json) is 'The effects of one room server batch, exactly once: fails with 55006 when another room server owns the shard.';
 
+-- A local event that could not be judged at all still moves its room's chain on: what follows is built on the extremities again.
+create function roomserver.break_chain_v1(of_room text, at_seq bigint) returns void
+language sql volatile security definer
+set search_path = ''
+begin atomic
+    update roomserver.heads h
+    set generation = h.generation + 1, judged_seq = greatest(h.judged_seq, at_seq)
+    from roomserver.rooms n
+    where n.room_id = of_room and h.room = n.nid;
+end;
+comment on function roomserver.break_chain_v1(text, bigint) is 'Breaks a room''s local chain after an entry went into quarantine.';
+
 -- The query interface of the room server: what a writer needs to build the next event of a room, in one snapshot.
 -- asked: [{"room_id": text, "keys": [[type, state_key], …]}]
 create function roomserver.view_v1(asked json)

@@ -1,0 +1,85 @@
+"""Entries that wait for others, in memory as in roomserver.deferred.
+
+Invariant: an entry is deferred in the transaction that passes it over and leaves the table in the one that judges it, so that a
+restart finds the same entries waiting for the same events.
+"""
+
+from __future__ import annotations
+
+from psycopg import AsyncConnection
+
+from roomserver.effects import Effects
+from roomserver.entries import Entry
+from roomserver.store import SQL
+
+# Beyond this an entry of another server is not kept waiting: its sender offers it again.
+MAX_WAITING = 20_000
+
+
+class Deferrals:
+    """What waits, by the event ids it waits for."""
+
+    def __init__(self, shard: int) -> None:
+        self._shard = shard
+        self._waiting: dict[int, tuple[Entry, set[str]]] = {}
+        self._by_event: dict[str, set[int]] = {}
+
+    async def load(self, connection: AsyncConnection) -> None:
+        """Reads what waits from the table."""
+        self._waiting.clear()
+        self._by_event.clear()
+        cursor = await connection.execute(SQL["deferred"], {"shard": self._shard})
+        for (
+            entry,
+            room_id,
+            _,
+            missing,
+            kind,
+            local,
+            seq,
+            event_id,
+            type_,
+            state_key,
+            sender,
+            json,
+        ) in await cursor.fetchall():
+            self._note(Entry(entry, kind, local, seq, event_id, room_id, type_, state_key, sender, json), set(missing))
+
+    def _note(self, entry: Entry, missing: set[str]) -> None:
+        self._waiting[entry.id] = (entry, missing)
+        for event_id in missing:
+            self._by_event.setdefault(event_id, set()).add(entry.id)
+
+    def holds(self, entry: int) -> bool:
+        """Whether the entry waits."""
+        return entry in self._waiting
+
+    def blocks(self, room_id: str) -> bool:
+        """Whether everything in a room must wait; a missing event holds up only what rests on it."""
+        return False
+
+    def defer(self, entry: Entry, reason: str, missing: list[str], effects: Effects) -> None:
+        """Lets an entry wait for events."""
+        if len(self._waiting) >= MAX_WAITING:
+            effects.output(
+                effects.next_position(), entry.kind, entry.id, "r", reason="Too many events wait for missing ones."
+            )
+            return
+        self._note(entry, set(missing))
+        effects.put(
+            "deferred", ("entry",), entry=entry.id, room_id=entry.room_id, reason=reason, missing=sorted(missing)
+        )
+
+    def released(self, event_id: str | None, effects: Effects) -> list[Entry]:
+        """The entries that waited for an event, now that it is judged; they are to be judged next."""
+        if event_id is None or event_id not in self._by_event:
+            return []
+        ready = []
+        for waiting in sorted(self._by_event.pop(event_id)):
+            entry, missing = self._waiting[waiting]
+            missing.discard(event_id)
+            if not missing:
+                del self._waiting[waiting]
+                effects.finished.append(waiting)
+                ready.append(entry)
+        return ready

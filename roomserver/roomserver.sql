@@ -1,0 +1,124 @@
+-- rooms --
+-- Heads of rooms by room id.
+select n.room_id, n.nid, n.room_version, h.extremities, h.depth, h.position, h.state_position, h.judged_seq, h.generation,
+       h.joined, h.invited
+from roomserver.rooms n
+join roomserver.heads h on h.room = n.nid
+where n.room_id = any (%(room_ids)s)
+
+-- room_numbers --
+-- Takes numbers for new rooms.
+select nextval('roomserver.rooms_nid_seq') from generate_series(1, %(count)s)
+
+-- state --
+-- Current state of rooms for the keys asked.
+select s.room, s.type, s.state_key, s.entry, s.event_id, e.json
+from unnest(%(rooms)s::bigint[], %(types)s::text[], %(keys)s::text[]) as k (room, type, state_key)
+join roomserver.state s on s.room = k.room and s.line = 0 and s.type = k.type and s.state_key = k.state_key
+    and s.valid_to = 9223372036854775807
+join eventlog.events e on e.id = s.entry and e.kind = 's'
+
+-- events --
+-- Events by id with the verdict on them, if they are known at all.
+select i.event_id, i.id, o.verdict, o.line, o.position, o.timeline, e.room_id, e.json
+from eventlog.event_ids i
+join eventlog.events e on e.id = i.id
+left join eventlog.outputs o on o.entry = i.id
+where i.event_id = any (%(event_ids)s)
+
+-- state_at --
+-- State of a room after a position on a line.
+select type, state_key, event_id, entry from roomserver.state_at_v1(%(room)s, %(line)s, %(position)s)
+
+-- next_line --
+-- The number of a room's next state line.
+select coalesce(max(line), 0) + 1 from roomserver.lines where room = %(room)s
+
+-- receipts --
+-- Receipts there are, with the place they point at.
+select r.room, r.user_id, r.receipt_type, r.thread_id, r.event_position
+from unnest(%(rooms)s::bigint[], %(users)s::text[], %(types)s::text[], %(threads)s::text[]) as k (room, user_id, type, thread)
+join roomserver.receipts r on r.room = k.room and r.user_id = k.user_id and r.receipt_type = k.type and r.thread_id = k.thread
+
+-- timeline_of --
+-- Where in their rooms' timelines events are.
+select i.event_id, o.room, o.timeline
+from eventlog.event_ids i
+join eventlog.outputs o on o.entry = i.id
+where i.event_id = any (%(event_ids)s)
+
+-- aliases --
+-- Aliases that are taken.
+select alias, room_id from roomserver.aliases where alias = any (%(aliases)s)
+
+-- members --
+-- A user's standing in rooms.
+select room, user_id, membership from roomserver.memberships
+where (user_id, room) in (select * from unnest(%(users)s::text[], %(rooms)s::bigint[]))
+
+-- take --
+-- Takes a shard: whoever had it stops at its next commit.
+update eventlog.positions p
+set owner = %(owner)s::uuid, pid = %(pid)s, clean = false
+from (select component, shard, clean from eventlog.positions where component = 'roomserver' and shard = %(shard)s for update) b
+where p.component = b.component and p.shard = b.shard
+returning p.position, (p.lsn - '0/0'::pg_lsn)::bigint, p.epoch, b.clean, p.moved_at
+
+-- leave --
+-- Says that the shard was left in order.
+update eventlog.positions set clean = true, pid = null
+where component = 'roomserver' and shard = %(shard)s and owner = %(owner)s::uuid
+
+-- store_lsn --
+-- Notes that everything up to an LSN is done though it gave no output.
+update eventlog.positions set lsn = greatest(lsn, %(lsn)s::pg_lsn)
+where component = 'roomserver' and shard = %(shard)s and owner = %(owner)s::uuid
+
+-- position --
+-- Where the shard is.
+select position, owner::text from eventlog.positions where component = 'roomserver' and shard = %(shard)s
+
+-- lock --
+-- One room server a shard: the second waits.
+select pg_try_advisory_lock(1466004580, %(shard)s)
+
+-- unjudged --
+-- Entries of a shard that nobody judged yet, oldest first.
+select e.id, e.kind, e.local, e.seq, e.event_id, e.room_id, e.type, e.state_key, e.sender, e.json
+from eventlog.events e
+where e.shard = %(shard)s and e.id >= %(since)s
+  and not exists (select from eventlog.outputs o where o.entry = e.id and o.entry >= %(since)s)
+  and not exists (select from roomserver.deferred d where d.entry = e.id)
+order by e.id
+limit %(most)s
+
+-- judged --
+-- Which of these entries have a verdict.
+select entry from eventlog.outputs where entry = any (%(entries)s)
+
+-- deferred --
+-- What was passed over.
+select d.entry, d.room_id, d.reason, d.missing, e.kind, e.local, e.seq, e.event_id, e.type, e.state_key, e.sender, e.json
+from roomserver.deferred d
+join eventlog.events e on e.id = d.entry
+where d.shard = %(shard)s
+order by d.entry
+
+-- attempt --
+-- Counts an attempt before it is made.
+insert into roomserver.attempts as a (entry, attempts, last_error)
+values (%(entry)s, 1, '')
+on conflict (entry) do update set attempts = a.attempts + 1, tried_at = now()
+returning attempts, last_error
+
+-- failed --
+-- Notes what an attempt failed with.
+update roomserver.attempts set last_error = %(error)s where entry = %(entry)s
+
+-- epoch --
+-- The current epoch.
+select epoch, system_identifier, timeline from eventlog.epochs order by ordinal desc limit 1
+
+-- database_oid --
+-- This database's OID, part of every slot name.
+select oid::bigint from pg_database where datname = current_database()

@@ -1,0 +1,244 @@
+"""Everything the room server reads: what a batch needs, in as few queries as it has kinds of questions.
+
+Invariant: `prepare` leaves nothing for `judge` to look up on the main line; a batch that touches only remembered rooms and keys
+asks the database nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from psycopg import AsyncConnection
+
+from eventlog.queries import Queries
+from eventlog.safe_text import safe, unsafe
+from matrix.auth_rules import auth_event_keys
+from matrix.events import Event
+from matrix.room_versions import ROOM_VERSIONS, RoomVersion
+from roomserver.entries import Entry
+from roomserver.rooms import Known, Room, Rooms, StateEvent, StateKey
+
+SQL = Queries("roomserver", "roomserver.sql")
+
+CREATE: StateKey = ("m.room.create", "")
+
+
+@dataclass(slots=True)
+class Item:
+    """An entry made ready: its event and room, or the object of a user's entry."""
+
+    entry: Entry
+    room: Room | None = None
+    event: Event | None = None
+    keys: list[StateKey] = field(default_factory=list)
+    body: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Found:
+    """An event read from the log. `verdict` is None while it is unjudged."""
+
+    entry: int
+    verdict: str | None
+    line: int
+    position: int
+    timeline: int | None
+    event: Event
+
+
+class Store:
+    """Reads through one connection, into the rooms remembered."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self.rooms = rooms
+        self._numbers: list[int] = []
+        # What user entries of this batch collide with, read by `prepare`.
+        self.receipts: dict[tuple[int, str, str, str], int | None] = {}
+        self.timelines: dict[str, tuple[int | None, int | None]] = {}
+        self.aliases: dict[str, str] = {}
+        self.standing: dict[tuple[int, str], str] = {}
+
+    async def prepare(self, connection: AsyncConnection, entries: Sequence[Entry]) -> list[Item]:
+        """Parses entries and reads every room, state key and event that judging them on the main line asks for."""
+        await self.load_rooms(connection, {e.room_id for e in entries if e.room_id is not None})
+        items: list[Item] = []
+        begun: dict[str, RoomVersion] = {}
+        for entry in entries:
+            item = Item(entry)
+            items.append(item)
+            body = orjson.loads(entry.json)
+            if entry.kind == "u":
+                item.body = body
+                item.room = None if entry.room_id is None else self.rooms.get(entry.room_id)
+                continue
+            assert entry.room_id is not None
+            item.room = self.rooms.get(entry.room_id)
+            version = item.room.version if item.room is not None else begun.get(entry.room_id)
+            if version is None and entry.type == CREATE[0]:
+                content = body.get("content")
+                named = content.get("room_version", "1") if isinstance(content, dict) else "1"
+                version = begun[entry.room_id] = ROOM_VERSIONS[named]
+            if version is None:
+                continue
+            item.event = event = Event.from_pdu(body, version, entry.event_id)
+            item.keys = auth_event_keys(event.type, event.sender, event.state_key, event.content, version)
+            if not version.create_event_in_auth_events:
+                item.keys.append(CREATE)
+        await self._load_state(connection, items)
+        await self._load_known(connection, items)
+        await self._load_user_facts(connection, items)
+        if begun:
+            await self._take_numbers(connection, len(begun))
+        return items
+
+    def number(self) -> int:
+        """A number for a new room; `prepare` has taken enough of them."""
+        return self._numbers.pop(0)
+
+    async def load_rooms(self, connection: AsyncConnection, room_ids: Iterable[str]) -> None:
+        """Remembers the rooms that exist among these."""
+        missing = [room_id for room_id in room_ids if self.rooms.get(room_id) is None]
+        if not missing:
+            return
+        cursor = await connection.execute(SQL["rooms"], {"room_ids": missing})
+        for row in await cursor.fetchall():
+            room_id, nid, version, extremities, depth, position, state_position, seq, generation, joined, invited = row
+            self.rooms.put(
+                Room(
+                    nid=nid,
+                    room_id=room_id,
+                    version=ROOM_VERSIONS[version],
+                    extremities=set(extremities),
+                    depth=depth,
+                    position=position,
+                    state_position=state_position,
+                    judged_seq=seq,
+                    generation=generation,
+                    joined=joined,
+                    invited=invited,
+                )
+            )
+
+    async def _load_state(self, connection: AsyncConnection, items: Iterable[Item]) -> None:
+        wanted: dict[tuple[int, StateKey], Room] = {}
+        for item in items:
+            room, event = item.room, item.event
+            if room is None or event is None:
+                continue
+            for key in item.keys:
+                if key not in room.state:
+                    wanted[room.nid, key] = room
+            if event.state_key is not None and (key := (event.type, event.state_key)) not in room.state:
+                wanted[room.nid, key] = room
+        if not wanted:
+            return
+        asked = list(wanted)
+        cursor = await connection.execute(
+            SQL["state"],
+            {
+                "rooms": [nid for nid, _ in asked],
+                "types": [safe(key[0]) for _, key in asked],
+                "keys": [safe(key[1]) for _, key in asked],
+            },
+        )
+        for (_, key), room in wanted.items():
+            room.state[key] = None
+        for nid, kind, state_key, entry, event_id, pdu in await cursor.fetchall():
+            key = (unsafe(kind), unsafe(state_key))
+            room = wanted[nid, key]
+            room.state[key] = StateEvent(entry, Event.from_pdu(orjson.loads(pdu), room.version, event_id))
+
+    async def _load_known(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
+        ours = {item.entry.event_id for item in items}
+        wanted: dict[str, Room] = {}
+        for item in items:
+            room, event = item.room, item.event
+            if room is None or event is None:
+                continue
+            for event_id in event.prev_events:
+                if event_id not in room.known and event_id not in ours:
+                    wanted[event_id] = room
+            # What an event of another server rests on need not be part of the current state.
+            current = {found.event.event_id for key in item.keys if (found := room.state.get(key)) is not None}
+            for event_id in event.auth_events:
+                if event_id not in current and event_id not in room.known and event_id not in ours:
+                    wanted[event_id] = room
+            if event.redacts is not None and event.redacts not in room.known and event.redacts not in ours:
+                wanted[event.redacts] = room
+        if not wanted:
+            return
+        answers = await self.events(connection, {event_id: room.version for event_id, room in wanted.items()})
+        for event_id, event_found in answers.items():
+            room = wanted[event_id]
+            if event_found.verdict is not None and event_found.event.room_id == room.room_id:
+                room.remember(
+                    event_id,
+                    Known(
+                        event_found.entry,
+                        event_found.verdict,
+                        event_found.line,
+                        event_found.position,
+                        event_found.event,
+                    ),
+                )
+
+    async def events(self, connection: AsyncConnection, versions: dict[str, RoomVersion]) -> dict[str, Found]:
+        """Events by id, each parsed by the room version given for it; unknown ones are left out."""
+        if not versions:
+            return {}
+        cursor = await connection.execute(SQL["events"], {"event_ids": list(versions)})
+        found = {}
+        for event_id, entry, verdict, line, position, timeline, _, pdu in await cursor.fetchall():
+            event = Event.from_pdu(orjson.loads(pdu), versions[event_id], event_id)
+            event.rejected = verdict in ("r", "t", "q")
+            found[event_id] = Found(entry, verdict, line or 0, position or 0, timeline, event)
+        return found
+
+    async def state_at(
+        self, connection: AsyncConnection, room: Room, line: int, position: int
+    ) -> dict[StateKey, tuple[str, int]]:
+        """The whole state after a position on a line: event id and entry by key."""
+        cursor = await connection.execute(SQL["state_at"], {"room": room.nid, "line": line, "position": position})
+        return {
+            (unsafe(kind), unsafe(key)): (event_id, entry) for kind, key, event_id, entry in await cursor.fetchall()
+        }
+
+    async def _take_numbers(self, connection: AsyncConnection, count: int) -> None:
+        if len(self._numbers) < count:
+            cursor = await connection.execute(SQL["room_numbers"], {"count": max(count, 32)})
+            self._numbers += [row[0] for row in await cursor.fetchall()]
+
+    async def _load_user_facts(self, connection: AsyncConnection, items: Iterable[Item]) -> None:
+        self.receipts, self.timelines, self.aliases, self.standing = {}, {}, {}, {}
+        mine = [(item, item.body) for item in items if item.body is not None]
+        receipts = [
+            (i.room.nid, i.entry.sender, b["receipt_type"], b.get("thread_id", ""), b["event_id"])
+            for i, b in mine
+            if i.entry.type == "m.receipt" and i.room is not None
+        ]
+        if receipts:
+            cursor = await connection.execute(
+                SQL["receipts"],
+                {
+                    "rooms": [r[0] for r in receipts],
+                    "users": [r[1] for r in receipts],
+                    "types": [r[2] for r in receipts],
+                    "threads": [r[3] for r in receipts],
+                },
+            )
+            self.receipts = {(row[0], row[1], row[2], row[3]): row[4] for row in await cursor.fetchall()}
+            cursor = await connection.execute(SQL["timeline_of"], {"event_ids": list({r[4] for r in receipts})})
+            self.timelines = {row[0]: (row[1], row[2]) for row in await cursor.fetchall()}
+        aliases = [b["alias"] for i, b in mine if i.entry.type == "alias"]
+        if aliases:
+            cursor = await connection.execute(SQL["aliases"], {"aliases": aliases})
+            self.aliases = {row[0]: row[1] for row in await cursor.fetchall()}
+        leavers = [(i.room.nid, i.entry.sender) for i, b in mine if i.entry.type == "forget" and i.room is not None]
+        if leavers:
+            cursor = await connection.execute(
+                SQL["members"], {"users": [u for _, u in leavers], "rooms": [r for r, _ in leavers]}
+            )
+            self.standing = {(row[0], row[1]): row[2] for row in await cursor.fetchall()}

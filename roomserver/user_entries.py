@@ -1,0 +1,105 @@
+"""Judging the entries of users: receipts, account data, profiles, aliases, the directory, forgetting.
+
+Invariant: the last value of each goes into its table of record in the transaction of its output; an entry that changes nothing
+(an older receipt) is soft-failed, one that cannot stand (a taken alias) is rejected.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from eventlog.safe_text import safe
+from roomserver.effects import Effects
+from roomserver.store import Item, Store
+
+
+def judge_user_entry(item: Item, store: Store, effects: Effects) -> str:
+    """Decides on an entry of a user and adds what follows; returns the verdict."""
+    verdict, reason = _decide(item, store, effects)
+    position = effects.next_position()
+    room = item.room
+    effects.output(
+        position,
+        "u",
+        item.entry.id,
+        verdict,
+        room=None if room is None else room.nid,
+        reason=reason,
+    )
+    return verdict
+
+
+def _decide(item: Item, store: Store, effects: Effects) -> tuple[str, str | None]:
+    entry, body, room = item.entry, item.body, item.room
+    assert body is not None
+    position = effects.position + 1
+    if entry.type == "m.receipt":
+        if room is None:
+            return "r", "The room is not known."
+        of_room, timeline = store.timelines.get(body["event_id"], (None, None))
+        if of_room != room.nid:
+            return "r", "The event is not known in this room."
+        key = (room.nid, entry.sender, body["receipt_type"], body.get("thread_id", ""))
+        before = store.receipts.get(key)
+        if before is not None and timeline is not None and timeline < before:
+            return "s", "There is a later receipt."
+        store.receipts[key] = timeline
+        effects.put(
+            "receipts",
+            ("room", "user_id", "receipt_type", "thread_id"),
+            room=room.nid,
+            user_id=entry.sender,
+            receipt_type=body["receipt_type"],
+            thread_id=body.get("thread_id", ""),
+            event_id=body["event_id"],
+            event_position=timeline,
+            ts=body["ts"],
+            position=position,
+        )
+    elif entry.type == "account_data":
+        effects.put(
+            "account_data",
+            ("user_id", "room_id", "type"),
+            user_id=entry.sender,
+            room_id=body["room_id"],
+            type=safe(body["type"]),
+            content=orjson.dumps(body["content"]).decode(),
+            position=position,
+        )
+    elif entry.type == "profile":
+        value = body["value"]
+        effects.put(
+            "profiles",
+            ("user_id", "field"),
+            user_id=entry.sender,
+            field=safe(body["field"]),
+            value=None if value is None else orjson.dumps(value).decode(),
+            position=position,
+        )
+    elif entry.type == "alias":
+        alias, room_id = body["alias"], body["room_id"]
+        standing = store.aliases.get(alias)
+        if room_id is not None and standing is not None:
+            return "r", "The alias is taken."
+        if room_id is None and standing is None:
+            return "r", "There is no such alias."
+        if room_id is None:
+            del store.aliases[alias]
+        else:
+            store.aliases[alias] = room_id
+        effects.put("aliases", ("alias",), alias=alias, room_id=room_id, creator=entry.sender, position=position)
+    elif entry.type == "directory":
+        effects.put(
+            "directory",
+            ("room_id",),
+            room_id=body["room_id"],
+            published=bool(body["published"]),
+            position=position,
+        )
+    elif entry.type == "forget":
+        if room is None or store.standing.get((room.nid, entry.sender)) not in ("l", "b"):
+            return "r", "The user has not left the room."
+        effects.add("forgotten", user_id=entry.sender, room=room.nid)
+    else:
+        return "r", f"Entries of type {entry.type} are not known."
+    return "a", None
