@@ -140,9 +140,9 @@ def find_conflict(rules: V2Rules, state_sets: Sequence[StateMap], events: EventR
     # The auth chain of a state is the union of the auth chains of its events; the auth difference is every event that
     # does not appear in every auth chain.
     #
-    # The chain of a state is taken with the state's own events. The letter leaves them out, which makes a difference
-    # for an unconflicted event that no other event of some state cites: by the letter it would be replayed, in
-    # Synapse's reading, which is followed here, it is not.
+    # The chain of a state is taken with the state's own events. By the letter they are left out, so that an unconflicted
+    # event which nothing else in some state cites would be replayed. Synapse counts them in, and in generated rooms one
+    # merge in fifty would come out differently, so the code follows it.
     everywhere = (1 << len(state_sets)) - 1
     unconflicted = dict(common)
     memberships |= dict.fromkeys(unconflicted.values(), everywhere)
