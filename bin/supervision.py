@@ -107,6 +107,7 @@ def write_configuration(data_dir: Path, components: list[Component]) -> Path:
     if socket.parent != run.resolve():
         private_folder(socket.parent.parent, 0o711)
         private_folder(socket.parent)
+    socket.unlink(missing_ok=True)
     path = run / "supervisord.conf"
     path.write_text(configuration(data_dir, components), encoding="utf-8")
     path.chmod(0o600)
