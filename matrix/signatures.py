@@ -15,12 +15,14 @@ from nacl.exceptions import BadSignatureError
 
 from matrix.canonical import encode_canonical
 from matrix.errors import MatrixError
+from matrix.identifiers import server_name_of
 from matrix.redaction import redact
 from matrix.room_versions import RoomVersion
 from matrix.unpadded_base64 import decode, encode
 
 __all__ = [
     "SigningKey",
+    "servers_that_must_sign",
     "sign_event",
     "sign_json",
     "signature_is_valid",
@@ -126,3 +128,26 @@ def verify_event_signature(
     return verify_json_signature(
         redact(pdu, room_version), server_name, key_id, verify_key, strict=room_version.enforce_canonical_json
     )
+
+
+def servers_that_must_sign(pdu: dict[str, Any], room_version: RoomVersion) -> frozenset[str]:
+    """The servers without whose valid signatures an event of the right format is dropped.
+
+    Source: server-server API, "Validating hashes and signatures on received events"; rule 5.2 of the auth rules.
+    """
+    servers = set()
+    content = pdu["content"]
+    is_member = pdu["type"] == "m.room.member"
+    # "unless the event is a 3rd party invite, … the originating server (the server the sender belongs to)"
+    if not (is_member and content.get("membership") == "invite" and "third_party_invite" in content):
+        servers.add(server_name_of(pdu["sender"]))
+    # "Room versions 1 and 2 also require that a signature is present from the domain in the event_id"
+    if room_version.event_id_server_must_sign:
+        servers.add(server_name_of(pdu["event_id"]))
+    # "If content has a join_authorised_via_users_server key: if the event is not validly signed by the homeserver of
+    # the user ID denoted by the key, reject."
+    if is_member and room_version.restricted_join_rule:
+        authoriser = content.get("join_authorised_via_users_server")
+        if isinstance(authoriser, str):
+            servers.add(server_name_of(authoriser))
+    return frozenset(servers)

@@ -13,7 +13,14 @@ from matrix.events import build_event
 from matrix.hashes import content_hash_matches, reference_hash
 from matrix.redaction import redact
 from matrix.room_versions import ROOM_VERSIONS, RoomVersion
-from matrix.signatures import SigningKey, sign_json, signature_is_valid, verify_event_signature, verify_json_signature
+from matrix.signatures import (
+    SigningKey,
+    servers_that_must_sign,
+    sign_json,
+    signature_is_valid,
+    verify_event_signature,
+    verify_json_signature,
+)
 
 KEY = SigningKey("ed25519:a", bytes(range(32)))
 OTHER = SigningKey("ed25519:b", bytes(32))
@@ -101,3 +108,33 @@ def test_a_new_key_is_random_and_does_not_show_its_secret() -> None:
     assert one.key_id == "ed25519:1"
     assert len(one.verify_key_base64) == 43
     assert repr(one) == "SigningKey('ed25519:1')"
+
+
+def _member(sender: str, **content: Any) -> dict[str, Any]:
+    return {"type": "m.room.member", "sender": sender, "event_id": "$e:z", "content": content}
+
+
+def test_the_sender_s_server_must_sign() -> None:
+    message = {"type": "m.room.message", "sender": "@a:x", "content": {"membership": "invite", "third_party_invite": 1}}
+    assert servers_that_must_sign(message, ROOM_VERSIONS["12"]) == {"x"}
+    assert servers_that_must_sign(_member("@a:x", membership="invite"), ROOM_VERSIONS["3"]) == {"x"}
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_the_server_of_the_event_id_must_sign_in_versions_1_and_2(version: str) -> None:
+    assert servers_that_must_sign(_member("@a:x"), ROOM_VERSIONS[version]) == {"x", "z"}
+
+
+def test_a_third_party_invite_may_come_from_another_server_than_its_sender_s() -> None:
+    invite = _member("@a:x", membership="invite", third_party_invite={})
+    assert servers_that_must_sign(invite, ROOM_VERSIONS["12"]) == set()
+    assert servers_that_must_sign(invite, ROOM_VERSIONS["1"]) == {"z"}
+    assert servers_that_must_sign({**invite, "content": {"third_party_invite": {}}}, ROOM_VERSIONS["12"]) == {"x"}
+
+
+def test_the_server_that_authorises_a_join_must_sign_from_version_8_on() -> None:
+    join = _member("@a:x", membership="join", join_authorised_via_users_server="@b:y")
+    assert servers_that_must_sign(join, ROOM_VERSIONS["7"]) == {"x"}
+    assert servers_that_must_sign(join, ROOM_VERSIONS["8"]) == {"x", "y"}
+    malformed = _member("@a:x", join_authorised_via_users_server=1)
+    assert servers_that_must_sign(malformed, ROOM_VERSIONS["8"]) == {"x"}
