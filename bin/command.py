@@ -136,25 +136,27 @@ def migrate() -> None:
 @click.option("--federation", is_flag=True, help="Serve federation.listen alone, with its own certificate.")
 def api(federation: bool) -> None:
     """Answer the HTTP APIs: client.processes processes behind one listener. Run as many as you like, anywhere."""
+    from bin.logs import configure_logs
     from bin.serving import serve
 
     with told():
-        serve(settings(), federation=federation)
+        found = settings()
+        configure_logs(found, "federation" if federation else "api")
+        serve(found, federation=federation)
 
 
 @main.command()
 @click.option("--shard", type=click.IntRange(min=0), default=0, show_default=True, help="Which shard of the log.")
 def roomserver(shard: int) -> None:
     """Decide what happens in the rooms of one shard. A second one of the same shard waits or stops."""
-    from roomserver.service import run
-
     from bin.running import run_component
+    from roomserver.service import run
 
     with told():
         found = settings()
         if shard >= found.log.shards:
             fail(f"there is no shard {shard}: log.shards is {found.log.shards}", 2)
-        run_component(run(found, shard))
+        run_component(found, f"roomserver-{shard}", run(found, shard))
 
 
 @main.command()
@@ -174,7 +176,8 @@ def reader(name: str) -> None:
         fail(f"there is no reader {name}; there are {', '.join(READERS)}", 2)
     module, _, function = READERS[name].partition(":")
     with told():
-        run_component(getattr(importlib.import_module(module), function)(settings()))
+        found = settings()
+        run_component(found, name, getattr(importlib.import_module(module), function)(found))
 
 
 @main.command()

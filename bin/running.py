@@ -16,15 +16,17 @@ import psycopg
 
 from bin import embedded
 from bin.binaries import BinariesError, wheel_folder
+from bin.logs import configure_logs
 from bin.places import data_folder
 from bin.supervision import AlreadyRunning, running_pid, take_lock
 from eventlog.configuration import Settings
 
 
-def run_component(component: Coroutine[Any, Any, None]) -> None:
+def run_component(settings: Settings, name: str, component: Coroutine[Any, Any, None]) -> None:
     """Run a component's coroutine on uvloop until it ends or a signal asks it to."""
     import uvloop
 
+    configure_logs(settings, name)
     uvloop.run(_until_signal(component))
 
 

@@ -1,0 +1,39 @@
+"""What the processes print: structlog in the configured level and format, on standard output.
+
+Invariant: one entry is one line; the supervisor keeps the lines in DATA_DIR/logs.
+"""
+
+import logging
+import sys
+from typing import Any
+
+import orjson
+import structlog
+
+from eventlog.configuration import Settings
+
+
+def configure_logs(settings: Settings, component: str) -> None:
+    """Set up structlog for this process; every entry carries the component's name."""
+    level = logging.getLevelNamesMapping()[settings.logging.level.upper()]
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if settings.logging.format == "json":
+        render: list[Any] = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=_json)]
+    else:
+        render = [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+    structlog.configure(
+        processors=[*shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(component=component)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def _json(entry: Any, **_: Any) -> str:
+    return orjson.dumps(entry, default=str).decode()

@@ -1,0 +1,107 @@
+"""Maintenance: what has to happen regularly and belongs to nobody else.
+
+Reads: nothing of the log. Writes: partitions, the outputs slot's position, removals of what has expired.
+Shards by: nothing. Safe to run N of: yes, each step is harmless twice. Dead for an hour: nothing is noticed; for weeks:
+rows go to the default partitions, and the outputs slot holds back WAL until max_slot_wal_keep_size.
+
+Invariant: the durable outputs slot, which reader processes copy and nobody streams from, exists and is never far behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+
+from eventlog.faults import Failure, Policy, Retries, judge
+from eventlog.pools import component_dsn
+from eventlog.provision import outputs_slot
+from eventlog.queries import Queries
+from eventlog.settings import Settings
+from eventlog.slots import SlotBlocked, SlotName, advance_slot, create_slot, database_oid, drop_slot, slot_health
+
+SQL = Queries("readers", "maintenance.sql")
+log = structlog.get_logger(__name__)
+
+# A process that copies the slot decodes what was written since it was moved: some seconds' worth at most.
+SLOT_SECONDS = 10.0
+EXPIRY_SECONDS = 600.0
+PARTITION_SECONDS = 3600.0
+EXPIRED_AT_ONCE = 5_000
+
+
+async def run(settings: Settings) -> None:
+    """Work until cancelled. Raises what does not pass by itself, and what has not passed within five minutes."""
+    delays = Retries().delays()
+    while True:
+        began = time.monotonic()
+        try:
+            await _work(settings)
+        except (psycopg.Error, Failure, OSError) as error:
+            if judge(error).policy is not Policy.RETRY:
+                raise
+            if time.monotonic() - began > SLOT_SECONDS:
+                delays = Retries().delays()
+            delay = next(delays, None)
+            if delay is None:
+                raise
+            log.warning("maintenance was interrupted", error=str(error).strip())
+            await asyncio.sleep(delay)
+
+
+async def _work(settings: Settings) -> None:
+    ours = component_dsn(settings, "maintenance", direct=True)
+    # An ordinary session of the role that may move slots.
+    movers = component_dsn(settings, "replication", direct=True, name="maintenance")
+    async with (
+        await AsyncConnection.connect(ours, autocommit=True, connect_timeout=10) as connection,
+        await AsyncConnection.connect(movers, autocommit=True, connect_timeout=10) as mover,
+    ):
+        slot = outputs_slot(await database_oid(mover))
+        due = {"partitions": 0.0, "expiry": 0.0}
+        while True:
+            now = time.monotonic()
+            if now >= due["partitions"]:
+                due["partitions"] = now + PARTITION_SECONDS
+                await _make_partitions(connection)
+            if now >= due["expiry"]:
+                due["expiry"] = now + EXPIRY_SECONDS
+                await _remove_expired(connection)
+            await _move_slot(mover, slot)
+            await asyncio.sleep(SLOT_SECONDS)
+
+
+async def _make_partitions(connection: AsyncConnection) -> None:
+    row = await (await connection.execute(SQL["make_partitions"])).fetchone()
+    if row is not None and row[0]:
+        log.info("partitions were made", made=row[0])
+
+
+async def _remove_expired(connection: AsyncConnection) -> None:
+    for name in ("forget_txns", "end_uia_sessions", "end_sessions"):
+        while True:
+            removed = (await connection.execute(SQL[name], {"most": EXPIRED_AT_ONCE})).rowcount
+            if removed < EXPIRED_AT_ONCE:
+                break
+
+
+async def _move_slot(mover: AsyncConnection, slot: SlotName) -> None:
+    found = await slot_health(mover, str(slot))
+    try:
+        if not found or found[0].lost:
+            log.warning("the outputs slot is lost: making it again", slot=str(slot))
+            await drop_slot(mover, slot)
+            await create_slot(mover, slot)
+            return
+        row = await (await mover.execute(SQL["wal_end"])).fetchone()
+        assert row is not None
+        if row[0] > (found[0].confirmed_lsn or 0):
+            await advance_slot(mover, slot, row[0])
+    except SlotBlocked as error:
+        log.warning("the outputs slot cannot be made yet", why=str(error))
+    except psycopg.errors.ObjectInUse:
+        # A process is copying it, or a person streams from it; the next round moves it.
+        log.info("the outputs slot is in use", slot=str(slot))

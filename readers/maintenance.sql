@@ -1,0 +1,22 @@
+-- make_partitions --
+-- Makes the partitions of the logs ahead of time; returns how many were made.
+select eventlog.make_partitions()
+
+-- wal_end --
+-- The end of the WAL that is safe on disk.
+select (pg_current_wal_flush_lsn() - '0/0')::bigint
+
+-- forget_txns --
+-- Transaction ids older than seven days, a part at a time: no commit is large.
+delete from eventlog.txns where key in (
+    select key from eventlog.txns where entry < eventlog.id_at(now() - interval '7 days') limit %(most)s)
+
+-- end_uia_sessions --
+-- Interactive authentications that nobody finished within a day.
+delete from writer.uia_sessions where session_id in (
+    select session_id from writer.uia_sessions where created_at < now() - interval '1 day' limit %(most)s)
+
+-- end_sessions --
+-- Access tokens that expired a week ago and were not refreshed.
+delete from writer.sessions where token_hash in (
+    select token_hash from writer.sessions where expires_at < now() - interval '7 days' limit %(most)s)
