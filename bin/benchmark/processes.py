@@ -1,7 +1,7 @@
-"""Processes that the benchmark starts, found again by a mark in their environment, measured from /proc and always stopped.
+"""Processes that the benchmark starts, found again whatever they fork, measured from /proc and always stopped.
 
-A server may fork, daemonise or run a supervisor; all its processes inherit the mark, and only marked processes are ever
-signalled. PostgreSQL's processes are counted apart.
+A server may fork, daemonise or run a supervisor; all its processes inherit a mark in their environment. Only processes that
+descend from one that was started here are ever signalled. PostgreSQL's processes are counted apart.
 """
 
 import os
@@ -37,18 +37,30 @@ class Group:
             )
 
     def pids(self) -> list[int]:
-        """Every living process with the mark, and the first one."""
+        """Every living process with the mark, in the first one's session, or descended from such a one."""
+        # Three ways, because a program that sets its title writes over its environment, and a supervisor begins a session.
         wanted = f"{MARK}={self.mark}".encode()
-        found = {self.process.pid} if self.process.poll() is None else set()
+        parents: dict[int, int] = {}
+        found: set[int] = set()
         for entry in os.scandir("/proc"):
             if not entry.name.isdigit():
                 continue
             try:
+                fields = Path(entry.path, "stat").read_text().rsplit(")", 1)[1].split()
                 environment = Path(entry.path, "environ").read_bytes()
             except OSError:
                 continue
-            if wanted in environment.split(b"\0"):
-                found.add(int(entry.name))
+            pid, state, parent, session = int(entry.name), fields[0], int(fields[1]), int(fields[3])
+            if state == "Z":
+                continue
+            parents[pid] = parent
+            if session == self.process.pid or wanted in environment.split(b"\0"):
+                found.add(pid)
+        grown = True
+        while grown:
+            more = {pid for pid, parent in parents.items() if parent in found} - found
+            found |= more
+            grown = bool(more)
         return sorted(found)
 
     def running(self) -> bool:

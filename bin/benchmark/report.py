@@ -83,9 +83,12 @@ def lines(results: Results) -> list[str]:
         for line in [head, *body]
     ]
     text.insert(1, "  ".join("─" * width for width in widths))
+    found: dict[str, list[str]] = {}
     for row, outcomes in results.outcomes.items():
         for name, outcome in outcomes.items():
-            text += [f"! {row} · {name}: {fault}" for fault in outcome.faults()]
+            for fault in dict.fromkeys(outcome.faults()):
+                found.setdefault(f"{name}: {fault}", []).append(row)
+    text += [f"! {', '.join(rows)} · {fault}" for fault, rows in found.items()]
     for name, counts in results.requests.items():
         statuses = ", ".join(f"{count:,} × {status}" for status, count in sorted(counts["statuses"].items()))
         text.append(

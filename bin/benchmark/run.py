@@ -153,8 +153,9 @@ class Run:
         try:
             await server.start()
         except Exception as reason:
+            log = f"\n{server.group.tail()}" if server.group is not None else ""
+            self.progress(f"{name} did not start: {sentence(reason)}{log}")
             self.broken[name] = f"{name} did not start: {sentence(reason)}"
-            self.progress(self.broken[name])
             return
         assert server.origin is not None
         self.progress(f"{name}: ready on http://{server.origin.host}:{server.origin.port}")
@@ -225,7 +226,7 @@ class Run:
         """Stops every server; removes the work folder unless it is to be kept."""
         for name, server in self.servers.items():
             self.progress(f"{name}: stopping")
-            if server.origin is not None:
+            if server.origin is not None and name not in self.broken:
                 self.results.requests[name] = asdict(server.origin.counts)
             await server.stop()
         if self.options.keep:

@@ -47,14 +47,14 @@ class Server:
         raise NotImplementedError
 
     async def wait_until_ready(self, timeout: float) -> None:
-        """Asks /versions until it is a 200; RuntimeError with the log's end when it never is."""
+        """Asks /versions until it is a 200; RuntimeError when it never is."""
         assert self.origin is not None
         deadline = time.monotonic() + timeout
         request = f"GET /_matrix/client/versions HTTP/1.1\r\nHost: {self.origin.host}\r\n\r\n".encode()
         reason = ""
         while time.monotonic() < deadline:
             if self.group is not None and not self.group.running() and not self.group.pids():
-                raise RuntimeError(f"{self.name} ended while starting\n{self.group.tail()}")
+                raise RuntimeError("it ended while starting; --keep keeps its log")
             try:
                 response = await self.origin.request(request, 5.0)
                 if response.status == 200:
@@ -65,8 +65,7 @@ class Server:
             except ConnectionFailed as failure:
                 reason = str(failure)
             await asyncio.sleep(0.2)
-        log = self.group.tail() if self.group is not None else ""
-        raise RuntimeError(f"{self.name} did not answer within {timeout:g} s: {reason}\n{log}")
+        raise RuntimeError(f"no answer within {timeout:g} s ({reason}); --keep keeps its log")
 
     async def register(self, prefix: str, count: int) -> list[Account]:
         """New users of this run, registered a few at a time; in the order of their numbers."""

@@ -37,7 +37,7 @@ async def stock(database: Database) -> Stock:
 
 
 class Bytes(Row):
-    """Messages of about 40 characters by four senders in one room, then state events each with a key of its own."""
+    """Messages by four senders in one room, each with one request in flight, then state changes one at a time."""
 
     name = "bytes"
     measure_seconds = 600.0
@@ -70,7 +70,7 @@ class Bytes(Row):
             (self.users[n % SENDERS], f"message {n:06d} with forty characters...")
             for n in range(self.scale.stored_messages)
         ]
-        await self.all("messages", [partial(user.send, room_id, body) for user, body in sends])
+        await self.all("messages", [partial(user.send, room_id, body) for user, body in sends], SENDERS)
         between = await stock(database)
         between_wal = await database.number("wal_position")
         changes = [
@@ -79,7 +79,7 @@ class Bytes(Row):
             )
             for n in range(self.scale.stored_states)
         ]
-        await self.all("state events", changes)
+        await self.all("state events", changes, 1)
         after = await stock(database)
         messages, states = self.scale.stored_messages, self.scale.stored_states
         growth = {

@@ -23,7 +23,7 @@ DELIVERY_SECONDS = 60.0
 
 
 class Throughput(Row):
-    """Base of the two rows; `crowds` names each room's members, `pairs` who sends where."""
+    """Base of the two rows; a round's stage is who sends where."""
 
     key: ClassVar[str]
 
@@ -37,19 +37,17 @@ class Throughput(Row):
         self.progress(f"registering {IN_FLIGHT + 2} users")
         senders = await self.server.register(self.name, IN_FLIGHT)
         watchers = await self.server.register(f"{self.name}-watcher", 2)
-        crowds = [[senders[(room * members + i) % IN_FLIGHT] for i in range(members)] for room in range(rooms)]
-        self.room_ids: list[str] = await self.all(
-            "rooms", [partial(crowd[0].create_room, preset="public_chat") for crowd in crowds]
-        )
-        for watcher in watchers:
-            await self.all("joins", [partial(watcher.join, room_id) for room_id in self.room_ids], 4)
-        joins = [
-            (account, room_id) for crowd, room_id in zip(crowds, self.room_ids, strict=True) for account in crowd[1:]
-        ]
-        await self.all("joins", [partial(account.join, room_id) for account, room_id in joins])
-        self.pairs: list[tuple[Account, str]] = [
-            (a, r) for crowd, r in zip(crowds, self.room_ids, strict=True) for a in crowd
-        ]
+        # Each round has rooms of its own: what one leaves in a room (extremities) must not slow the next.
+        self.stages: list[list[tuple[Account, str]]] = []
+        for _ in range(self.rounds):
+            crowds = [[senders[(room * members + i) % IN_FLIGHT] for i in range(members)] for room in range(rooms)]
+            created = await self.all("rooms", [partial(crowd[0].create_room, preset="public_chat") for crowd in crowds])
+            for watcher in watchers:
+                await self.all("joins", [partial(watcher.join, room_id) for room_id in created], 4)
+            places = [(account, room_id) for crowd, room_id in zip(crowds, created, strict=True) for account in crowd]
+            joins = [place for index, place in enumerate(places) if index % members]
+            await self.all("joins", [partial(account.join, room_id) for account, room_id in joins])
+            self.stages.append(places)
         self.live, self.late = (Observer(watcher) for watcher in watchers)
         await self.live.begin()
         await self.late.begin()
@@ -58,13 +56,14 @@ class Throughput(Row):
         acknowledged: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
         latencies: list[float] = []
         failures: list[Exception] = []
+        places = self.stages[number]
         self.live.reset()
         self.late.reset()
         self.live.follow()
         await asyncio.sleep(0.3)
 
         def jobs(worker: int) -> Iterator[tuple[int, Account, str, str]]:
-            own = list(enumerate(self.pairs))[worker::IN_FLIGHT]
+            own = list(enumerate(places))[worker::IN_FLIGHT]
             for count, (pair, (account, room_id)) in enumerate(itertools.cycle(own)):
                 yield pair, account, room_id, f"message {count} of round {number} by worker {worker}"
 
@@ -86,14 +85,16 @@ class Throughput(Row):
         deadline = start + self.scale.seconds
         try:
             async with asyncio.TaskGroup() as group:
-                for worker in range(min(IN_FLIGHT, len(self.pairs))):
+                for worker in range(min(IN_FLIGHT, len(places))):
                     group.create_task(work(worker))
             accepted = time.perf_counter()
             delivered = await self.live.reach(len(latencies), DELIVERY_SECONDS)
             usage = meter.read()
         finally:
             await self.live.stop()
-        extremities = [await self.server.extremities(room_id) for room_id in self.room_ids]
+        extremities = [
+            await self.server.extremities(room_id) for room_id in dict.fromkeys(room_id for _, room_id in places)
+        ]
         await self.late.drain(len(latencies))
         faults = failure_sentences(failures)
         faults += differences(
