@@ -194,6 +194,32 @@ def postgres() -> None:
         embedded.foreground(one)
 
 
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for scripts.")
+def status(as_json: bool) -> None:
+    """Show how far each component is, the slots, and what is in quarantine.
+
+    Behind: bytes of WAL, and seconds since the oldest entry that waits. Exit code 4 when the database is not there.
+    """
+    import asyncio
+    import json
+
+    import psycopg
+
+    from bin.status import Status, as_text, read_status, supervised
+
+    with told():
+        found = settings()
+        try:
+            seen = asyncio.run(read_status(found))
+        except (psycopg.OperationalError, ConfigurationError) as error:
+            seen = Status(found.server.name, supervised(found), error=str(error).strip())
+            for one in seen.components:
+                one.lag_bytes = one.lag_seconds = None
+        click.echo(json.dumps(seen.as_json(), indent=2) if as_json else as_text(seen), nl=as_json)
+        sys.exit(ABSENT if seen.error else 0)
+
+
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-c SQL] [PSQL ARGUMENT...]")
 @click.option(

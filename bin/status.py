@@ -1,0 +1,191 @@
+"""`walden status`: how far each component is, what the slots hold back, what is in quarantine.
+
+Invariant: a lag of zero means that nothing waits, exactly: positions are compared, and bytes of WAL are only named for
+a component that has something before it, since other programs and PostgreSQL itself write WAL as well.
+"""
+
+import asyncio
+import dataclasses
+import xmlrpc.client
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+
+from bin.supervision import Supervisor
+from eventlog.configuration import Settings
+from eventlog.presence import Shown, parse
+from eventlog.queries import Queries
+from eventlog.slots import SlotHealth, slot_health
+
+QUERIES = Queries("bin", "status.sql")
+
+
+@dataclasses.dataclass(slots=True)
+class Component:
+    """One process. `position` is an output position (room server, API) or an LSN (postgres), None where there is none."""
+
+    name: str
+    pid: int | None
+    state: str
+    position: int | str | None = None
+    lag_bytes: int | None = 0
+    lag_seconds: float | None = 0.0
+
+
+@dataclasses.dataclass(slots=True)
+class Status:
+    """What `walden status` shows; `error` is why the database could not be asked."""
+
+    server_name: str
+    components: list[Component]
+    slots: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    quarantine: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    deferred: int = 0
+    epoch: str | None = None
+    error: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For --json; times are ISO 8601."""
+        return dataclasses.asdict(self)
+
+
+def supervised(settings: Settings) -> list[Component]:
+    """What the supervisor knows; empty if there is none on this machine."""
+    try:
+        known = Supervisor(settings.server.data_dir).processes()
+    except (OSError, xmlrpc.client.Error):
+        return []
+    return [Component(one["name"], one["pid"] or None, str(one["statename"]).lower()) for one in known]
+
+
+async def read_status(settings: Settings) -> Status:
+    """The whole picture. Raises psycopg.Error and ConfigurationError when the database cannot be asked."""
+    status = Status(settings.server.name, await asyncio.to_thread(supervised, settings))
+    connect_timeout = settings.database.connect_timeout
+    async with await AsyncConnection.connect(
+        settings.dsn(direct=True), autocommit=True, connect_timeout=connect_timeout
+    ) as connection:
+        healths = await slot_health(connection)
+        status.slots = [_slot(one) for one in healths]
+        status.quarantine = [_plain(row) for row in await _rows(connection, "quarantine")]
+        heads = await _room_servers(connection, status, healths)
+        await _presences(connection, status, heads, healths)
+        wal_end = (await _rows(connection, "wal_end"))[0]["pg_current_wal_lsn"]
+        for one in status.components:
+            if one.name == "postgres":
+                one.position = wal_end
+    return status
+
+
+async def _room_servers(connection: AsyncConnection, status: Status, healths: list[SlotHealth]) -> list[int]:
+    heads: dict[int, int] = {}
+    for row in await _rows(connection, "positions"):
+        if row["component"] != "roomserver":
+            continue
+        shard = row["shard"]
+        heads[shard], status.epoch = row["position"], row["epoch"]
+        waiting = (await _rows(connection, "waiting", shard=shard))[0]
+        status.deferred += waiting["deferred"]
+        one = _named(status, f"roomserver-{shard}", row["pid"])
+        one.position, one.lag_seconds = row["position"], round(waiting["seconds"], 3)
+        # With the slot lost there is no telling in bytes how much the room server has before it.
+        one.lag_bytes = _lag(healths, f"_roomserver_s{shard}") if waiting["waiting"] else 0
+    return [heads[shard] for shard in sorted(heads)]
+
+
+async def _presences(connection: AsyncConnection, status: Status, heads: list[int], healths: list[SlotHealth]) -> None:
+    """Processes that show their position by the name of a session: the farthest behind of each component counts."""
+    found: dict[str, list[Shown]] = {}
+    for row in await _rows(connection, "sessions"):
+        if (shown := parse(row["application_name"])) is not None:
+            found.setdefault(shown.component, []).append(shown)
+    for component, processes in found.items():
+        one = _named(status, component, processes[0].pid)
+        one.position = min((sum(process.positions) for process in processes), default=None)
+        seconds, behind = 0.0, False
+        for process in processes:
+            for shard, (position, head) in enumerate(zip(process.positions, heads, strict=False)):
+                if position < head:
+                    behind = True
+                    rows = await _rows(connection, "next_output", shard=shard, position=position + 1)
+                    seconds = max([seconds, *(next(iter(row.values())) for row in rows)])
+        one.lag_seconds = round(seconds, 3)
+        one.lag_bytes = _lag(healths, "_sync_") if behind else 0
+
+
+def _named(status: Status, name: str, pid: int | None) -> Component:
+    for one in status.components:
+        if one.name == name:
+            return one
+    # Not under a supervisor of this machine.
+    status.components.append(Component(name, pid, "elsewhere" if pid else "unknown"))
+    return status.components[-1]
+
+
+def _lag(healths: list[SlotHealth], part: str) -> int | None:
+    lags = [one.confirmed_lag for one in healths if part in one.slot_name and one.confirmed_lag is not None]
+    return max(lags, default=None)
+
+
+async def _rows(connection: AsyncConnection, query: str, **values: Any) -> list[dict[str, Any]]:
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(QUERIES[query], values)
+        return await cursor.fetchall()
+
+
+def _slot(health: SlotHealth) -> dict[str, Any]:
+    state = "lost" if health.lost else "active" if health.active_pid else "idle"
+    return {"name": health.slot_name, "state": state, **dataclasses.asdict(health)}
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in row.items()}
+
+
+def as_text(status: Status) -> str:
+    """The picture for a person."""
+    lines = [f"{status.server_name}" + (f", epoch {status.epoch}" if status.epoch else ""), ""]
+    rows = [("component", "pid", "state", "position", "behind", "")]
+    rows += [
+        (one.name, str(one.pid or "-"), one.state, _or_dash(one.position), _bytes(one.lag_bytes), _seconds(one))
+        for one in status.components
+    ]
+    lines += _table(rows) if status.components else ["No component runs on this machine."]
+    if status.error:
+        return "\n".join([*lines, "", f"The database cannot be asked: {status.error}", ""])
+    slots = [("slot", "state", "WAL status", "unconfirmed", "holds back")]
+    slots += [
+        (one["name"], one["state"], one["wal_status"] or "-", _bytes(one["confirmed_lag"]), _bytes(one["restart_lag"]))
+        for one in status.slots
+    ]
+    lines += ["", *(_table(slots) if status.slots else ["There are no replication slots: run `walden init`."])]
+    lines += ["", f"Deferred: {status.deferred}. In quarantine: {len(status.quarantine)}."]
+    lines += [f"  entry {one['entry']} {one['event_id'] or ''}: {one['error']}" for one in status.quarantine]
+    return "\n".join([*lines, ""])
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _or_dash(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _seconds(one: Component) -> str:
+    return f"{one.lag_seconds:.1f} s" if one.lag_seconds else ""
+
+
+def _bytes(count: int | None) -> str:
+    if count is None:
+        return "-"
+    size, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
