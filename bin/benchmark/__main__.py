@@ -127,6 +127,8 @@ def main(
     results.mkdir(parents=True, exist_ok=True)
     path = report.write(run.results, results)
     click.echo("\n".join(report.lines(run.results)))
+    if interrupted:
+        click.echo("interrupted: not every row was measured")
     if quick:
         click.echo("--quick: these are not figures to quote")
     say(f"wrote {path}")
