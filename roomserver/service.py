@@ -347,8 +347,8 @@ class RoomServer:
                 except OffMainLine:
                     # What was decided so far is committed first; the rest of the chunk is made ready again after it.
                     await self._commit(effects, None)
+                    await self._off_main_line(item.entry, Effects(self.position))
                     effects = Effects(self.position)
-                    await self._off_main_line(item.entry, effects)
                     queue.extend(chunk[index + 1 :])
                     break
                 self.metrics.verdict(verdict)

@@ -38,17 +38,24 @@ postgresql_migrated = factories.postgresql_noproc(load=[_migrate], dbname="walde
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(request: pytest.FixtureRequest) -> Iterator[NoopExecutor]:
-    """The server the tests share, with a template database that has been migrated."""
+def own_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A cluster for the session where bin/test has started none; it outlives the template made in it."""
     options = request.config.option
     if options.postgresql_host:
-        yield request.getfixturevalue("postgresql_migrated")
+        yield
         return
     with Cluster() as cluster:
         parts = psycopg.conninfo.conninfo_to_dict(cluster.dsn())
         for name in ("host", "port", "user", "password"):
             setattr(options, f"postgresql_{name}", str(parts[name]))
-        yield request.getfixturevalue("postgresql_migrated")
+        yield
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(own_cluster: None, request: pytest.FixtureRequest) -> NoopExecutor:
+    """The server the tests share, with a template database that has been migrated."""
+    server: NoopExecutor = request.getfixturevalue("postgresql_migrated")
+    return server
 
 
 @pytest.fixture
