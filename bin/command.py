@@ -1,18 +1,17 @@
 """The `walden` command.
 
-Invariant: a mistake of the operator's is one sentence on standard error and an exit code, never a traceback; modules
-that only some subcommands need are imported by these.
+Invariant: modules that only some subcommands need are imported by these, so that each starts quickly and small.
 """
 
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from eventlog.configuration import ConfigurationError, Settings, load_settings
+from bin.outcome import ABSENT, CONFIGURATION, USAGE, fail, settings, told
+from bin.users import user
+from eventlog.configuration import ConfigurationError
 
 EXIT_CODES = """\b
 Exit codes:
@@ -22,7 +21,6 @@ Exit codes:
   3  walden.toml or the environment is wrong
   4  the database, or what should be running, is not there
 """
-CONFIGURATION, ABSENT = 3, 4
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXIT_CODES)
@@ -33,46 +31,6 @@ def main() -> None:
     Settings come from walden.toml (WALDEN_CONFIG names another file) and from WALDEN_... environment variables;
     `walden config reference` lists them. `walden up` is all that a first try needs.
     """
-
-
-def fail(message: object, code: int = 1) -> None:
-    """Say why and leave."""
-    click.echo(f"walden: {message}", err=True)
-    sys.exit(code)
-
-
-@contextlib.contextmanager
-def told() -> Iterator[None]:
-    """Turn the errors an operator can do something about into a sentence and an exit code."""
-    import psycopg
-
-    from bin.account import AccountError
-    from bin.binaries import BinariesError
-    from bin.embedded import EmbeddedError
-    from bin.initialise import InitialiseError
-    from bin.places import PlacesError
-    from bin.starting import StartError
-    from bin.supervision import AlreadyRunning
-    from eventlog.faults import Failure
-    from eventlog.provision import WrongInstallation
-
-    known = (AccountError, BinariesError, EmbeddedError, PlacesError, StartError, AlreadyRunning, InitialiseError)
-    try:
-        yield
-    except ConfigurationError as error:
-        fail(error, CONFIGURATION)
-    except psycopg.OperationalError as error:
-        fail(f"the database cannot be reached: {error}", ABSENT)
-    except (*known, Failure, WrongInstallation, psycopg.Error) as error:
-        fail(error)
-
-
-def settings() -> Settings:
-    """The settings in force; warnings are printed."""
-    found = load_settings(os.environ)
-    for warning in found.warnings:
-        click.echo(f"walden: {warning}", err=True)
-    return found
 
 
 @main.command()
@@ -155,7 +113,7 @@ def roomserver(shard: int) -> None:
     with told():
         found = settings()
         if shard >= found.log.shards:
-            fail(f"there is no shard {shard}: log.shards is {found.log.shards}", 2)
+            fail(f"there is no shard {shard}: log.shards is {found.log.shards}", USAGE)
         run_component(found, f"roomserver-{shard}", run(found, shard))
 
 
@@ -173,7 +131,7 @@ def reader(name: str) -> None:
             click.echo(known)
         return
     if name not in READERS:
-        fail(f"there is no reader {name}; there are {', '.join(READERS)}", 2)
+        fail(f"there is no reader {name}; there are {', '.join(READERS)}", USAGE)
     module, _, function = READERS[name].partition(":")
     with told():
         found = settings()
@@ -257,6 +215,9 @@ def path() -> None:
 
     found: Path = configuration_path(os.environ)
     click.echo(found)
+
+
+main.add_command(user)
 
 
 if __name__ == "__main__":
