@@ -178,6 +178,26 @@ def status(as_json: bool) -> None:
         sys.exit(ABSENT if seen.error else 0)
 
 
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a list of JSON objects for scripts.")
+def doctor(as_json: bool) -> None:
+    """Check settings, files, database, slots and grants; each finding comes with its remedy.
+
+    Changes nothing. Exit code 1 when there is an error; warnings alone are 0.
+    """
+    import dataclasses
+    import json
+
+    from bin.doctor import as_text, examine
+
+    with told():
+        findings = examine(settings())
+        click.echo(
+            json.dumps([dataclasses.asdict(one) for one in findings], indent=2) if as_json else as_text(findings)
+        )
+        sys.exit(any(one.level == "error" for one in findings))
+
+
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-c SQL] [PSQL ARGUMENT...]")
 @click.option(

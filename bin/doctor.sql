@@ -1,0 +1,48 @@
+-- server --
+-- Settings and counts that Walden depends on.
+select current_setting('server_version_num')::int as version,
+       current_setting('wal_level') as wal_level,
+       current_setting('max_replication_slots')::int as slots,
+       (select count(*) from pg_catalog.pg_replication_slots)::int as slots_used,
+       current_setting('max_wal_senders')::int as senders,
+       (select count(*) from pg_catalog.pg_stat_replication)::int as senders_used,
+       current_setting('max_connections')::int as connections,
+       (select setting::bigint from pg_catalog.pg_settings where name = 'max_slot_wal_keep_size') as slot_wal_megabytes,
+       (select setting::bigint from pg_catalog.pg_settings where name = 'wal_sender_timeout') as sender_timeout_ms,
+       current_setting('fsync') as fsync,
+       current_setting('full_page_writes') as full_page_writes,
+       current_setting('synchronous_commit') as synchronous_commit,
+       pg_is_in_recovery() as standby,
+       extract(epoch from clock_timestamp())::float8 as clock
+
+-- collation --
+-- How the database compares strings and in what encoding it keeps them.
+select datcollate as collation, pg_encoding_to_char(encoding) as encoding, 'a' < 'B' as by_language
+from pg_catalog.pg_database where datname = current_database()
+
+-- login --
+-- What the session's login is and may do.
+select r.rolname as login, r.rolsuper as superuser, r.rolreplication as replicates,
+       pg_has_role(r.oid, g.oid, 'member') as member
+from pg_catalog.pg_roles r left join pg_catalog.pg_roles g on g.rolname = %(group)s
+where r.rolname = current_user
+
+-- rights --
+-- Whether the component's group may do what it has to, and what nobody may.
+select kind, name, role, want, case kind
+    when 'execute' then has_function_privilege(role, to_regprocedure(name), 'execute')
+    else has_table_privilege(role, to_regclass(name), kind) end as granted
+from unnest(%(kinds)s::text[], %(names)s::text[], %(roles)s::text[], %(wants)s::boolean[]) as w (kind, name, role, want)
+where exists (select from pg_catalog.pg_roles where rolname = role)
+
+-- publications --
+-- The publications of this database.
+select pubname, pubinsert, pubupdate or pubdelete or pubtruncate as more, pubviaroot
+from pg_catalog.pg_publication where pubname like 'walden\_%%'
+
+-- long_transactions --
+-- Transactions that have written and stay open: they keep replication slots from being made.
+select pid, datname, application_name, floor(extract(epoch from now() - xact_start))::bigint as seconds
+from pg_catalog.pg_stat_activity
+where backend_xid is not null and now() - xact_start > interval '30 seconds'
+order by xact_start limit 5
