@@ -63,7 +63,7 @@ def check_member(event: Event, state: StateMap, create: Event, levels: PowerLeve
 
 def _join_rule(state: StateMap) -> Any:
     join_rules = state.get(("m.room.join_rules", ""))
-    return "invite" if join_rules is None else join_rules.content.get("join_rule")
+    return "invite" if join_rules is None else join_rules.content.get("join_rule", "invite")
 
 
 def _check_join(event: Event, state: StateMap, create: Event, levels: PowerLevels) -> None:

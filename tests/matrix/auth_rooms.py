@@ -32,15 +32,18 @@ def until_version(last: int) -> list[str]:
 class AuthRoom:
     """A room whose creator has joined; its state is what tests set, unchecked."""
 
-    def __init__(self, version: str = "12", **create_content: Any) -> None:
+    def __init__(self, version: str = "12", *, hashed: bool = False, **create_content: Any) -> None:
+        """`hashed` gives the events the ids that their version makes of hashes, where it does."""
         self.version: RoomVersion = ROOM_VERSIONS[version]
+        self._hashed = hashed and not self.version.references_carry_hashes
         self._ids = (f"$e{number}:x" for number in count())
         self.state: dict[tuple[str, str], Event] = {}
         content = {"room_version": version, **create_content}
         if not self.version.creator_is_create_sender:
             content.setdefault("creator", CREATOR)
         self.room_id = "!c" if self.version.room_id_is_create_event_id else "!r:x"
-        self.create = self.event("m.room.create", CREATOR, "", content, event_id="$c")
+        self.create = self.event("m.room.create", CREATOR, "", content, event_id=None if hashed else "$c")
+        self.room_id = self.create.room_id
         self.state["m.room.create", ""] = self.create
         self.member(CREATOR, "join")
 
@@ -72,16 +75,22 @@ class AuthRoom:
             "origin_server_ts": 1,
             "signatures": {sender.partition(":")[2]: {"ed25519:a": "s"}},
             "hashes": {"sha256": "h"},
-            "prev_events": self._references(prev_events),
-            "auth_events": self._references(auth_events),
+            "prev_events": self.references(prev_events),
+            "auth_events": self.references(auth_events),
         }
         if state_key is not None:
             whole["state_key"] = state_key
         if not (is_create and self.version.room_id_is_create_event_id):
             whole["room_id"] = self.room_id
-        return Event.from_pdu({**whole, **pdu}, self.version, event_id or next(self._ids))
+        whole |= pdu
+        if self._hashed:
+            return Event.from_pdu(whole, self.version)
+        event_id = event_id or next(self._ids)
+        if self.version.references_carry_hashes:
+            whole["event_id"] = event_id
+        return Event.from_pdu(whole, self.version, event_id)
 
-    def _references(self, event_ids: list[str]) -> list[Any]:
+    def references(self, event_ids: list[str]) -> list[Any]:
         if self.version.references_carry_hashes:
             return [[event_id, {"sha256": "h"}] for event_id in event_ids]
         return list(event_ids)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from auth_rooms import ALICE, ALL_VERSIONS, BOB, CREATOR, REMOTE, AuthRoom, from_version, until_version
 
-from matrix.auth_rules import UnknownAuthEvent, auth_event_keys, check_event_alone
+from matrix.auth_rules import AuthError, UnknownAuthEvent, auth_event_keys, check_event_alone
 from matrix.room_versions import ROOM_VERSIONS
 
 CREATE = ("m.room.create", "")
@@ -266,3 +266,8 @@ def test_an_authorised_join_is_authorised_by_the_membership_of_who_authorises_it
 def test_no_key_is_selected_twice() -> None:
     keys = _keys("m.room.member", ALICE, {"membership": "join", "join_authorised_via_users_server": ALICE})
     assert len(keys) == len(set(keys))
+
+
+def test_a_rejection_reads_as_its_reason() -> None:
+    assert str(AuthError("Because.")) == AuthError("Because.").reason == "Because."
+    assert str(UnknownAuthEvent("$gone")) == "The auth event $gone is not known."

@@ -111,6 +111,14 @@ def test_without_join_rules_a_room_is_joined_by_invitation(room: AuthRoom) -> No
     assert room.allows(room.transition(BOB, BOB, "join"))
 
 
+def test_join_rules_that_name_none_are_invite(room: AuthRoom) -> None:
+    room.set("m.room.join_rules", {})
+    room.member(BOB, "invite")
+    assert room.allows(room.transition(BOB, BOB, "join"))
+    room.member(BOB, "leave")
+    assert not room.allows(room.transition(BOB, BOB, "join"))
+
+
 @pytest.mark.parametrize("join_rule", ["private", "x", "", None, 1, {}])
 def test_an_unknown_join_rule_lets_nobody_join(room: AuthRoom, join_rule: Any) -> None:
     assert _joins_with(room, join_rule) == set()
