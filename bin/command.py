@@ -198,6 +198,19 @@ def doctor(as_json: bool) -> None:
         sys.exit(any(one.level == "error" for one in findings))
 
 
+@main.command()
+def demo() -> None:
+    """Hold a first conversation on the running server: two users, a room, messages, a sync, a SQL query."""
+    from bin.demo import DemoError
+    from bin.demo import demo as hold
+
+    with told():
+        try:
+            hold(settings())
+        except DemoError as error:
+            fail(error)
+
+
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-c SQL] [PSQL ARGUMENT...]")
 @click.option(
