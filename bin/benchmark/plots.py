@@ -46,6 +46,7 @@ def _ratios(document: dict[str, Any], folder: Path) -> Path | None:
     axes.scatter(
         [t for _, t in marks], [i for i, _ in marks], marker="|", s=300, color="black", label="target", zorder=3
     )
+    axes.margins(y=0.02)
     axes.axvline(1, color="grey", linewidth=1)
     axes.set_xscale("log")
     axes.set_xlabel("times better than Synapse in the same run")
@@ -103,6 +104,7 @@ def _usage(document: dict[str, Any], folder: Path) -> Path | None:
         widths = [mean[part] for _, mean in bars]
         axes.barh([title for title, _ in bars], widths, left=left, color=colour, label=part)
         left = [start + width for start, width in zip(left, widths, strict=True)]
+    axes.margins(y=0.02)
     axes.set_xlabel("cores kept busy")
     axes.legend(loc="lower right")
     path = folder / "processor.png"
