@@ -46,9 +46,9 @@ class Metrics:
         """Follows the subscriber's own figures."""
         self._heartbeat.set_function(lambda: subscriber.progress.heartbeat_seconds or 0.0)
 
-    def verdict(self, verdict: str) -> None:
-        """Counts a verdict."""
-        self._verdicts[verdict].inc()
+    def verdict(self, verdict: str, count: int = 1) -> None:
+        """Counts verdicts."""
+        self._verdicts[verdict].inc(count)
 
     @contextlib.contextmanager
     def batch(self, entries: int) -> Iterator[None]:

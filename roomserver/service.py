@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import os
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -81,11 +81,11 @@ class RoomServer:
             self._connection = connection
             await self._wait_for_lock(connection)
             clean, moved_at = await self._take(connection)
-            await self.deferrals.load(connection)
-            if not clean:
-                log.warning("the last room server did not stop in order: trying entries singly", shard=self.shard)
-                await self._catch_up(connection, moved_at, singly=True)
             try:
+                await self.deferrals.load(connection)
+                if not clean:
+                    log.warning("the last room server did not stop in order: trying entries singly", shard=self.shard)
+                    await self._catch_up(connection, moved_at, singly=True)
                 await self._follow(moved_at)
             finally:
                 with contextlib.suppress(psycopg.Error, asyncio.CancelledError):
@@ -330,6 +330,7 @@ class RoomServer:
             queue.clear()
             items = await self.store.prepare(self._live(), chunk)
             effects = Effects(self.position)
+            verdicts: Counter[str] = Counter()
             for index, item in enumerate(items):
                 if finish:
                     effects.finished.append(item.entry.id)
@@ -351,9 +352,11 @@ class RoomServer:
                     effects = Effects(self.position)
                     queue.extend(chunk[index + 1 :])
                     break
-                self.metrics.verdict(verdict)
+                verdicts[verdict] += 1
                 queue.extend(self.deferrals.released(item.entry.event_id, effects))
             await self._commit(effects, None if queue else end_lsn)
+            for verdict, count in verdicts.items():
+                self.metrics.verdict(verdict, count)
         if typing:
             effects = Effects(self.position)
             await judge_typing(self._live(), typing, effects, self._typing_key, self.store)

@@ -23,7 +23,11 @@ def settings_for(dsn: str, folder: Path) -> Settings:
     """Settings of a server on a test database."""
     (folder / "signing.key").write_text("ed25519 a_test YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1\n")
     return load_settings(
-        {"WALDEN_DATA_DIR": str(folder), "WALDEN_DATABASE_DSN": make_conninfo(dsn), "WALDEN_SERVER_NAME": "test.example"},
+        {
+            "WALDEN_DATA_DIR": str(folder),
+            "WALDEN_DATABASE_DSN": make_conninfo(dsn),
+            "WALDEN_SERVER_NAME": "test.example",
+        },
         folder / "walden.toml",
     )
 
