@@ -48,6 +48,8 @@ MAX_BYTES = 1 << 20
 MARGIN = timedelta(hours=1)
 CHUNK = 500
 MAX_ATTEMPTS = 3
+# Sessions in a row that end without having moved the position before the supervisor is left to decide.
+MAX_FAILURES = 30
 # How often a position without output is stored, so that an idle server's slot moves.
 IDLE_SECONDS = 10.0
 
@@ -73,25 +75,45 @@ class RoomServer:
         self.seen_until = 0
         self._dsn = component_dsn(settings, "roomserver", direct=True, name=f"roomserver {shard}")
         self._connection: AsyncConnection | None = None
+        self._begun = False
         self._typing_key = typing_key(settings)
 
     async def run(self) -> None:
-        """Serves until cancelled. Raises OwnershipLost when another room server took over, psycopg.Error past its budget."""
+        """Serves until cancelled. Raises OwnershipLost when another room server took over, psycopg.Error past its budget.
+
+        A session that loses its connection is begun again from what is stored: whether its last batch was committed, the
+        position tells.
+        """
+        failures = 0
+        while True:
+            before = self.position
+            try:
+                await self._session()
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                failures = 1 if self.position > before else failures + 1
+                if failures > MAX_FAILURES:
+                    raise
+                log.warning("room server lost its connection", shard=self.shard, error=str(error).strip())
+                await asyncio.sleep(min(0.05 * 2**failures, 3.0))
+
+    async def _session(self) -> None:
         async with await self._connect() as connection:
             self._connection = connection
             await self._wait_for_lock(connection)
             clean, moved_at = await self._take(connection)
+            self.rooms.clear()
             try:
                 await self.deferrals.load(connection)
-                if not clean:
+                if not clean and not self._begun:
                     log.warning("the last room server did not stop in order: trying entries singly", shard=self.shard)
                     await self._catch_up(connection, moved_at, singly=True)
+                self._begun = True
                 await self._follow(moved_at)
             finally:
                 with contextlib.suppress(psycopg.Error, asyncio.CancelledError):
-                    if self._connection is not None and not self._connection.closed:
+                    if not connection.closed and not connection.broken:
                         await asyncio.shield(
-                            self._connection.execute(SQL["leave"], {"shard": self.shard, "owner": self.owner})
+                            connection.execute(SQL["leave"], {"shard": self.shard, "owner": self.owner})
                         )
 
     async def _connect(self) -> AsyncConnection:
@@ -237,37 +259,12 @@ class RoomServer:
             try:
                 await self._judge(entries, end_lsn, typing)
             except (psycopg.OperationalError, psycopg.InterfaceError, OwnershipLost):
-                await self._reconnect_or_raise(entries, end_lsn, typing)
+                raise
             except Exception:
                 log.exception("a batch failed: trying its entries singly", shard=self.shard, entries=len(entries))
                 await self._forget()
                 for entry in await self._unjudged(list(entries)):
                     await self._singly(entry)
-
-    async def _reconnect_or_raise(
-        self, entries: Sequence[Entry], end_lsn: int | None, typing: Sequence[Message]
-    ) -> None:
-        """After a cut connection nobody knows whether the batch was committed: the position tells."""
-        delay = 0.1
-        for _ in range(40):
-            with contextlib.suppress(psycopg.Error):
-                if self._connection is not None:
-                    await self._connection.close()
-            try:
-                self._connection = await self._connect()
-                await self._wait_for_lock(self._connection)
-                row = await (await self._connection.execute(SQL["position"], {"shard": self.shard})).fetchone()
-                if row is None or row[1] != self.owner:
-                    raise OwnershipLost(f"another room server has taken shard {self.shard}")
-                await self._forget()
-                rest = await self._unjudged(list(entries))
-                await self._judge(rest, end_lsn, typing)
-                return
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                log.warning("room server lost its connection", shard=self.shard, error=str(error).strip())
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 3.0)
-        raise psycopg.OperationalError("the database did not come back")
 
     async def _forget(self) -> None:
         """Drops everything remembered and reads the position again."""
