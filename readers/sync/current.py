@@ -1,0 +1,203 @@
+"""The present: caches moved forward output by output, and who has to be told.
+
+Invariant: after `apply` the rooms and users here are exactly as of the applied positions; every waiter of a concerned user is woken
+once per batch, after all of it has been applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic, time
+from typing import Any, Final
+
+import orjson
+import structlog
+
+from readers.sync.event_bytes import client_event
+from readers.sync.events import Events
+from readers.sync.outputs import Output
+from readers.sync.rooms import Receipt, Room, Rooms, Typing
+from readers.sync.users import AccountData, Change, Stay, User, Users
+
+log = structlog.get_logger(__name__)
+
+IGNORED_USERS: Final = "m.ignored_user_list"
+
+
+class Current:
+    """Rooms, users and their waiters as of `positions`, which the feed moves."""
+
+    def __init__(self, positions: list[int]) -> None:
+        self.positions = positions
+        self.rooms = Rooms(positions)
+        self.users = Users()
+        self.events = Events()
+        self._woken: set[User] = set()
+        self._ahead: set[asyncio.Future[None]] = set()
+
+    def apply(self, outputs: list[Output]) -> None:
+        """Moves everything forward by outputs whose positions have been reached."""
+        for output in outputs:
+            if output.verdict != "a":
+                continue
+            try:
+                if output.kind == "u":
+                    self._apply_user_entry(output)
+                elif output.kind == "e":
+                    self._apply_typing(output)
+                elif output.room is not None:
+                    self._apply_event(output)
+            except (KeyError, TypeError, ValueError) as error:
+                log.error("an output is not what it should be", position=output.position, error=repr(error))
+        self.rooms.shrink()
+        self._wake()
+
+    async def reach(self, positions: tuple[int, ...], timeout: float) -> bool:
+        """Waits until these positions have been applied; False if they have not been in time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while any(mine < wanted for mine, wanted in zip(self.positions, positions, strict=True)):
+            future = loop.create_future()
+            self._ahead.add(future)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await future
+            except TimeoutError:
+                return False
+            finally:
+                self._ahead.discard(future)
+        return True
+
+    def _apply_event(self, output: Output) -> None:
+        nid = output.room
+        assert nid is not None
+        if output.timeline is not None and output.timeline > 0:
+            room = self.rooms.touch(nid, output.room_id or "", output.shard, output.position)
+            if output.annotation is not None and (target := output.notes.get("redacts")) is not None:
+                self._redact(room, output, target)
+            self.rooms.add(room, output)
+            self._concern_room(nid, output)
+        if output.annotation is not None and (members := output.notes.get("members")) is not None:
+            for user_id, new, old in members:
+                user = self.users.get(user_id)
+                if user is not None and output.position > user.floors[output.shard]:
+                    self._change(user, output, user_id, new, old)
+
+    def _change(self, user: User, output: Output, user_id: str, new: str, old: str | None) -> None:
+        nid, room_id = output.room, output.room_id
+        assert nid is not None and room_id is not None
+        user.add_change(Change(output.shard, output.position, nid, room_id, new, old))
+        self.place(user, nid, room_id, output.shard, output.position, new, old)
+        self._concern(user, output)
+
+    def place(self, user: User, nid: int, room_id: str, shard: int, position: int, new: str, old: str | None) -> None:
+        """Carries a membership change out."""
+        before = user.rooms.get(nid)
+        joined_at = None if before is None else before.joined_at
+        if new == "j" and old != "j":
+            joined_at = position
+        self.users.place(user, nid, Stay(room_id, shard, new, position, joined_at))
+
+    def _redact(self, room: Room, output: Output, target: str) -> None:
+        self.events.redacted(target)
+        version = self.events.versions.get(room.nid)
+        for entry in room.entries:
+            if entry.event_id == target:
+                if version is None or output.type != "m.room.redaction":
+                    self.rooms.forget_entries(room, output.position - 1)
+                else:
+                    entry.redact(client_event(output.members), version)
+                    room.fragments = {}
+                return
+
+    def _apply_user_entry(self, output: Output) -> None:
+        if output.type == "m.receipt":
+            body = orjson.loads(output.json)
+            receipt = Receipt(
+                output.position,
+                output.sender,
+                body["receipt_type"],
+                body.get("thread_id") or "",
+                body["event_id"],
+                body["ts"],
+            )
+            if output.room is None:
+                return
+            room = self.rooms.touch(output.room, body["room_id"], output.shard, output.position)
+            self.rooms.add_receipt(room, receipt)
+            if receipt.receipt_type == "m.read":
+                self._concern_room(output.room, output)
+            elif (user := self.users.get(output.sender)) is not None:
+                self._concern(user, output)
+        elif output.type == "account_data":
+            user = self.users.get(output.sender)
+            if user is not None and output.position > user.floors[output.shard]:
+                body = orjson.loads(output.json)
+                content = orjson.dumps(body["content"])
+                user.add_account_data(
+                    AccountData(output.shard, output.position, body.get("room_id") or "", body["type"], content)
+                )
+                if body["type"] == IGNORED_USERS and not body.get("room_id"):
+                    user.ignored = ignored_users(body["content"])
+                self._concern(user, output)
+
+    def _apply_typing(self, output: Output) -> None:
+        notice = output.notes.get("typing")
+        if not isinstance(notice, dict) or output.room is None:
+            return
+        room = self.rooms.touch(output.room, notice["room_id"], output.shard, output.position)
+        if room.typing is None:
+            room.typing = Typing({})
+        room.typing.changed = output.position
+        if notice["typing"]:
+            until = room.typing.until[notice["user_id"]] = int(notice["until"])
+            asyncio.get_running_loop().call_later(
+                min(max(0.0, until / 1000 - time()), 600.0) + 0.01, self._expire_typing, output.room
+            )
+        else:
+            room.typing.until.pop(notice["user_id"], None)
+        self._concern_room(output.room, output)
+
+    def _expire_typing(self, nid: int) -> None:
+        room = self.rooms.get(nid)
+        if room is None or room.typing is None:
+            return
+        now = time() * 1000
+        expired = [user_id for user_id, until in room.typing.until.items() if until <= now]
+        if not expired:
+            return
+        for user_id in expired:
+            del room.typing.until[user_id]
+        room.typing.expired_at = monotonic()
+        for user in self.users.joined(nid):
+            user.nudged_at = room.typing.expired_at
+            self._woken.add(user)
+        self._wake()
+
+    def _concern_room(self, nid: int, output: Output) -> None:
+        shard, position = output.shard, output.position
+        for user in self.users.joined(nid):
+            user.last[shard] = position
+            if user.waiters:
+                self._woken.add(user)
+
+    def _concern(self, user: User, output: Output) -> None:
+        user.last[output.shard] = output.position
+        if user.waiters:
+            self._woken.add(user)
+
+    def _wake(self) -> None:
+        for user in self._woken:
+            for future in user.waiters:
+                if not future.done():
+                    future.set_result(None)
+        self._woken.clear()
+        for future in self._ahead:
+            if not future.done():
+                future.set_result(None)
+
+
+def ignored_users(content: Any) -> frozenset[str]:
+    """The users that an m.ignored_user_list names."""
+    users = content.get("ignored_users") if isinstance(content, dict) else None
+    return frozenset(users) if isinstance(users, dict) else frozenset()

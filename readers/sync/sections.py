@@ -1,0 +1,196 @@
+"""Rooms of a response, put together from what the caches and the tables gave.
+
+Invariant: what is the same for several users is rendered once and kept with its room; what is one user's own (transaction ids,
+private receipts, account data) is put beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from readers.sync import response
+from readers.sync.event_bytes import pick_fields
+from readers.sync.incremental import Plan, Recent
+from readers.sync.outputs import Output
+from readers.sync.request import Shape
+from readers.sync.rooms import MOST_FRAGMENTS, Receipt
+from readers.sync.tables import RoomView, has_url
+from readers.sync.users import AccountData, User
+
+PUBLIC: Final = "m.read"
+
+
+@dataclass(slots=True)
+class Sections:
+    """Rendered rooms, each `"room id":{…}`."""
+
+    join: list[bytes] = field(default_factory=list)
+    leave: list[bytes] = field(default_factory=list)
+
+
+class Renderer:
+    """Renders rooms for one user's device in one shape."""
+
+    def __init__(self, user: User, device_id: str, shape: Shape) -> None:
+        self._user = user
+        self._device_id = device_id
+        self._shape = shape
+
+    def render(self, plan: Plan, views: list[RoomView], account_data: Iterable[AccountData], whole: bool) -> Sections:
+        """The sections `join` and `leave`; with `whole` also of rooms about which there is no news."""
+        sections = Sections()
+        of_rooms: dict[str, dict[str, bytes]] = {}
+        chosen = self._shape.filter.room
+        for entry in account_data:
+            if entry.room_id and chosen.takes_room(entry.room_id) and chosen.account_data.matches(entry.type):
+                of_rooms.setdefault(entry.room_id, {})[entry.type] = entry.content
+        for recent in plan.recent:
+            data = of_rooms.pop(recent.room.room_id, None)
+            members = self._recent(recent, plan.typing.get(recent.nid), data)
+            if members:
+                sections.join.append(response.room(recent.room.room_id, members))
+        for view in views:
+            data = of_rooms.pop(view.ask.room_id, None)
+            members = self._view(view, plan.typing.get(view.ask.nid), data, whole)
+            if members:
+                (sections.leave if view.ask.left else sections.join).append(response.room(view.ask.room_id, members))
+        if of_rooms:
+            joined = {stay.room_id: stay.shard for stay in self._user.rooms.values() if stay.membership == "j"}
+            for room_id, data in of_rooms.items():
+                if room_id in joined:
+                    history = self._history([], False, plan.now[joined[room_id]], [])
+                    sections.join.append(response.room(room_id, [history, *self._rest([], None, data)]))
+        return sections
+
+    def _recent(self, recent: Recent, typing: list[str] | None, data: dict[str, bytes] | None) -> list[bytes]:
+        rest = self._rest(recent.receipts, typing, data, recent)
+        timeline = recent.timeline
+        if not timeline:
+            return [self._history([], False, recent.room.last, []), *rest] if rest else []
+        user_id, device_id, ignored = self._user.user_id, self._device_id, self._user.ignored
+        own = any(output.txn_id is not None and output.transaction_of(user_id, device_id) for output in timeline)
+        if not own and not ignored and self._shape.plain:
+            key = (timeline[0].position, timeline[-1].position, self._shape.key)
+            history = recent.room.fragments.get(key)
+            if history is None:
+                history = self._history(
+                    [o.joined for o in timeline], False, timeline[0].position - 1, _standing(timeline, self._shape)
+                )
+                keep(recent.room.fragments, key, history)
+            return [history, *rest]
+        shown = [output for output in timeline if self._takes(recent.room.room_id, output)]
+        standing = [o for o in _standing_outputs(timeline, self._shape) if self._takes_state(recent.room.room_id, o)]
+        if not shown and not standing:
+            return [self._history([], False, recent.room.last, []), *rest] if rest else []
+        return [
+            self._history(
+                [self._event(output, "join") for output in shown],
+                False,
+                (shown or timeline)[0].position - 1,
+                [self._event(output, "join") for output in standing],
+            ),
+            *rest,
+        ]
+
+    def _view(
+        self, view: RoomView, typing: list[str] | None, data: dict[str, bytes] | None, whole: bool
+    ) -> list[bytes]:
+        rest = self._rest(view.receipts, typing, data)
+        if view.joined is not None:
+            rest.append(response.summary(view.joined, view.invited, view.heroes))
+        if not (view.timeline or view.state or view.limited or view.ask.left or rest or whole):
+            return []
+        # The membership "at the time of the event" is not looked up for state that is not in the timeline: it may be left out.
+        state = [self._event(output, None) for output in view.state]
+        timeline = [self._event(output, word) for output, word in view.timeline]
+        return [self._history(timeline, view.limited, view.prev_batch, state), *rest]
+
+    def _history(self, timeline: Iterable[bytes], limited: bool, prev_batch: int, state: Iterable[bytes]) -> bytes:
+        return response.history(
+            timeline, limited=limited, prev_batch=prev_batch, state=state, state_after=self._shape.state_after
+        )
+
+    def _rest(
+        self,
+        receipts: list[Receipt],
+        typing: list[str] | None,
+        data: dict[str, bytes] | None,
+        recent: Recent | None = None,
+    ) -> list[bytes]:
+        """The members `ephemeral` and `account_data`, where there are any."""
+        rest = []
+        ephemeral = self._shape.filter.room.ephemeral
+        events: list[bytes] = []
+        if typing is not None and ephemeral.matches("m.typing"):
+            events.append(response.typing_event(typing))
+        if receipts and ephemeral.matches("m.receipt"):
+            events += self._receipts(receipts, recent)
+        if events:
+            rest.append(b'"ephemeral":' + response.batch(events))
+        if data:
+            rest.append(
+                b'"account_data":' + response.batch([response.account_data_event(*item) for item in data.items()])
+            )
+        return rest
+
+    def _receipts(self, receipts: list[Receipt], recent: Recent | None) -> list[bytes]:
+        # "Servers MUST NOT send the m.read.private receipt to any other user than the one which originally sent it."
+        user_id = self._user.user_id
+        shown = [r for r in receipts if r.receipt_type == PUBLIC or r.user_id == user_id]
+        if recent is None or not shown or any(r.receipt_type != PUBLIC for r in shown):
+            return response.receipt_events(shown)
+        key = (shown[0].position, shown[-1].position, 0)
+        events = recent.room.fragments.get(key)
+        if events is None:
+            events = b",".join(response.receipt_events(shown))
+            keep(recent.room.fragments, key, events)
+        return [events]
+
+    def _event(self, output: Output, membership: str | None) -> bytes:
+        chosen = self._shape.filter
+        if chosen.event_format == "federation":
+            return output.federation()
+        event = output.client(membership, output.transaction_of(self._user.user_id, self._device_id))
+        return event if chosen.event_fields is None else pick_fields(event, chosen.event_fields)
+
+    def _takes(self, room_id: str, output: Output) -> bool:
+        if output.state_key is None and output.sender in self._user.ignored:
+            return False
+        chosen = self._shape.filter.room.timeline
+        if chosen.takes_all:
+            return True
+        if chosen.contains_url is not None and has_url(output) is not chosen.contains_url:
+            return False
+        return chosen.takes_room(room_id) and chosen.matches(output.type, output.sender)
+
+    def _takes_state(self, room_id: str, output: Output) -> bool:
+        chosen = self._shape.filter.room.state
+        if chosen.takes_all:
+            return True
+        if chosen.contains_url is not None and has_url(output) is not chosen.contains_url:
+            return False
+        return chosen.takes_room(room_id) and chosen.matches(output.type, output.sender)
+
+
+def _standing_outputs(timeline: list[Output], shape: Shape) -> list[Output]:
+    """With use_state_after, the state events of the timeline that took and still have their keys."""
+    if not shape.state_after:
+        return []
+    standing: dict[tuple[str, str], Output] = {}
+    for output in timeline:
+        if output.state_key is not None and output.notes.get("current"):
+            standing[output.type, output.state_key] = output
+    return list(standing.values())
+
+
+def _standing(timeline: list[Output], shape: Shape) -> list[bytes]:
+    return [output.joined for output in _standing_outputs(timeline, shape)]
+
+
+def keep(fragments: dict[tuple[int, int, int], bytes], key: tuple[int, int, int], value: bytes) -> None:
+    """Keeps a rendered fragment; the oldest goes."""
+    fragments[key] = value
+    if len(fragments) > MOST_FRAGMENTS:
+        del fragments[next(iter(fragments))]

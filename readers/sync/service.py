@@ -1,0 +1,291 @@
+"""The sync service of one process: answers /sync, at once or when something happens.
+
+Invariant: an answer is as of the applied positions, which its token names; the committed head covers them. Idle answers are
+constant bytes: no query, nothing serialised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from time import monotonic
+from typing import Final
+
+import orjson
+import structlog
+
+from eventlog.head import Head
+from eventlog.pools import Pool, component_dsn
+from eventlog.settings import Settings
+from eventlog.tokens import SyncToken
+from matrix.errors import MatrixError, not_found
+from readers.sync import response
+from readers.sync.current import IGNORED_USERS, Current, ignored_users
+from readers.sync.feed import SQL, Feed
+from readers.sync.incremental import Plan, plan_incremental, plan_initial
+from readers.sync.invites import render_invites
+from readers.sync.outputs import Output
+from readers.sync.position import Epochs, Place, parse_token, place_of
+from readers.sync.request import Shape, Shapes, SyncRequest
+from readers.sync.sections import Renderer
+from readers.sync.sessions import Session, Sessions
+from readers.sync.tables import RoomView, Tables
+from readers.sync.users import AccountData, Change, Stay, User
+
+log = structlog.get_logger(__name__)
+
+MOST_WAITERS: Final = 50_000
+"""Long polls held at once; more are answered as if their time were up."""
+CATCH_UP_SECONDS: Final = 10.0
+"""How long a token that another process gave out may be ahead of this one."""
+MOST_FILTERS: Final = 10_000
+
+Disconnected = Callable[[Callable[[], None]], Callable[[], None]]
+"""Registers a callback for the client's going away and returns what unregisters it."""
+
+Positions = tuple[int, ...]
+
+
+class SyncService:
+    """Answers for one process; `async with` it. `head` must have been entered."""
+
+    def __init__(self, settings: Settings, head: Head, pool: Pool) -> None:
+        self._replication_dsn = component_dsn(settings, "replication", name="sync")
+        self._head = head
+        self._pool = pool
+        self._stack = AsyncExitStack()
+        self._shapes = Shapes()
+        self._filters: dict[tuple[str, str], str] = {}
+        self._sessions = Sessions()
+        self._waiting = 0
+        self._token = ""
+        self._empty = b""
+        self.epochs: Epochs = {}
+
+    async def __aenter__(self) -> SyncService:
+        await self._read_epochs()
+        self.current = Current([])
+        self.feed = Feed(self._replication_dsn, self._head, self._pool, self._apply)
+        await self._stack.enter_async_context(self.feed)
+        self.current = Current(self.feed.positions)
+        self._moved()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    def _apply(self, outputs: list[Output]) -> None:
+        self._moved()
+        self.current.apply(outputs)
+
+    def _moved(self) -> None:
+        self._token = str(SyncToken(self._head.epoch, tuple(self.feed.positions)))
+        self._empty = response.empty(self._token)
+
+    async def shape(self, user_id: str, chosen: str, state_after: bool) -> Shape:
+        """The shape of a `filter` parameter: nothing, an id, or a definition in JSON."""
+        if not chosen or chosen[0] == "{":
+            return self._shapes.of(chosen, state_after)
+        key = (user_id, chosen)
+        definition = self._filters.get(key)
+        if definition is None:
+            async with self._pool.connection() as connection:
+                cursor = await connection.execute(SQL["filter"], {"user_id": user_id, "filter_id": chosen})
+                row = await cursor.fetchone()
+            if row is None:
+                raise not_found("No such filter.")
+            if len(self._filters) >= MOST_FILTERS:
+                self._filters.clear()
+            definition = self._filters[key] = row[0]
+        return self._shapes.of(definition, state_after)
+
+    async def sync(self, request: SyncRequest, gone: Disconnected | None = None) -> bytes:
+        """The response body. Waits up to the request's timeout for something to say."""
+        session = self._sessions.of(request.user_id, request.device_id)
+        current = self.current
+        user = current.users.get(request.user_id)
+        if user is None or user.loaded is None or not user.loaded.done():
+            user = await self._load(request.user_id)
+        user.seen_at = monotonic()
+        deadline = user.seen_at + request.timeout
+        if request.since == self._token and not request.full_state and user.nudged_at <= session.answered_at:
+            since: Positions = tuple(self.feed.positions)
+            place = Place(since)
+            idle = all(mine <= theirs for mine, theirs in zip(user.last, since, strict=True))
+        else:
+            place = await self._place(request)
+            idle = False
+        session.begin(request.since)
+        while True:
+            if not idle:
+                body = await self._answer(user, session, request, place)
+                if body is not None:
+                    return body
+            left = deadline - monotonic()
+            if left <= 0 or self._waiting >= MOST_WAITERS:
+                break
+            if not await self._wait(user, left, gone):
+                break
+            idle = False
+        session.answer(self._token)
+        return self._empty
+
+    async def _wait(self, user: User, seconds: float, gone: Disconnected | None) -> bool:
+        """Waits until the user is concerned; False when the time is up or the client has gone."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        ended = False
+
+        def end() -> None:
+            nonlocal ended
+            ended = True
+            if not future.done():
+                future.set_result(None)
+
+        timer = loop.call_later(seconds, end)
+        unregister = None if gone is None else gone(end)
+        user.waiters.add(future)
+        self._waiting += 1
+        try:
+            await future
+        finally:
+            self._waiting -= 1
+            user.waiters.discard(future)
+            timer.cancel()
+            if unregister is not None:
+                unregister()
+        return not ended
+
+    async def _place(self, request: SyncRequest) -> Place:
+        if not request.since:
+            return Place(None)
+        token = parse_token(request.since, len(self.feed.positions))
+        here = tuple(self.feed.positions)
+        if token.epoch == self._head.epoch and all(a <= b for a, b in zip(token.positions, here, strict=True)):
+            return Place(token.positions)
+        async with self._pool.connection() as connection:
+            head = tuple([row[0] for row in await (await connection.execute(SQL["heads"])).fetchall()])
+        if token.epoch != self._head.epoch:
+            await self._read_epochs()
+        place = place_of(token, self._head.epoch, head, self.epochs)
+        if place.positions is not None and not await self.current.reach(place.positions, CATCH_UP_SECONDS):
+            raise MatrixError(503, "M_UNKNOWN", "This server is catching up, try again.")
+        return place
+
+    async def _read_epochs(self) -> None:
+        async with self._pool.connection() as connection:
+            rows = await (await connection.execute(SQL["epochs"])).fetchall()
+        self.epochs = {epoch: (parent, tuple(forked_at)) for epoch, parent, forked_at in rows}
+
+    async def _load(self, user_id: str) -> User:
+        """Makes a user active."""
+        users = self.current.users
+        user = users.get(user_id)
+        if user is not None and user.loaded is not None:
+            await asyncio.shield(user.loaded)
+            return user
+        user = users.begin(user_id, list(self.feed.positions))
+        loaded = user.loaded = asyncio.get_running_loop().create_future()
+        try:
+            now = list(self.feed.positions)
+            async with self._pool.connection() as connection:
+                cursor = await connection.execute(SQL["rooms_of_user"], {"user_id": user_id, "now": now})
+                rows = await cursor.fetchall()
+                cursor = await connection.execute(
+                    SQL["global_account_data"], {"user_id": user_id, "type": IGNORED_USERS}
+                )
+                ignored = await cursor.fetchone()
+        except BaseException as error:
+            users.forget(user)
+            loaded.set_exception(error if isinstance(error, Exception) else RuntimeError("loading was cancelled"))
+            loaded.exception()
+            raise
+        for nid, room_id, shard, version, membership, position, joined_at, forgotten in rows:
+            self.current.events.learn_version(nid, version)
+            users.place(user, nid, Stay(room_id, shard, membership, position, joined_at, forgotten))
+        if ignored is not None and not any(d.type == IGNORED_USERS for d in user.account_data):
+            user.ignored = ignored_users(orjson.loads(ignored[0]))
+        # What came meanwhile came after the positions that were read.
+        for change in user.changes:
+            self.current.place(user, change.nid, change.room_id, change.shard, change.position, change.new, change.old)
+        users.shrink()
+        loaded.set_result(None)
+        return user
+
+    async def _answer(self, user: User, session: Session, request: SyncRequest, place: Place) -> bytes | None:
+        """The response if there is something to say."""
+        current, shape = self.current, request.shape
+        now, token, since = tuple(self.feed.positions), self._token, place.positions
+        changes: list[Change] = []
+        known = since is not None and all(a >= b for a, b in zip(since, user.floors, strict=True))
+        if since is not None:
+            if known:
+                changes = [c for c in user.changes if c.position > since[c.shard]]
+            else:
+                changes = await self._read_changes(user, since, now)
+        full = since is None or place.anew or request.full_state
+        if full:
+            plan = plan_initial(current, user, shape, now, since, changes, timelines_anew=place.anew)
+        else:
+            assert since is not None
+            plan = plan_incremental(current, user, session, shape, now, since, changes)
+        account_data = [a for a in user.account_data if since is not None and a.position > since[a.shard]]
+        renderer = Renderer(user, request.device_id, shape)
+        if known and not plan.asks and not plan.invites:
+            sections = renderer.render(plan, [], account_data, full)
+            invites: tuple[list[bytes], list[bytes]] = ([], [])
+        else:
+            views, account_data, invites = await self._read(user, session, shape, plan, since, known, account_data)
+            sections = renderer.render(plan, views, account_data, full)
+        told = [
+            response.account_data_event(a.type, a.content)
+            for a in {a.type: a for a in account_data if not a.room_id}.values()
+            if shape.filter.account_data.matches(a.type)
+        ]
+        if not full and not (sections.join or sections.leave or told or invites[0] or invites[1]):
+            return None
+        session.answer(token)
+        return response.whole(
+            token, join=sections.join, leave=sections.leave, invite=invites[0], knock=invites[1], account_data=told
+        )
+
+    async def _read_changes(self, user: User, since: Positions, now: Positions) -> list[Change]:
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(
+                SQL["membership_changes"], {"user_id": user.user_id, "since": list(since), "now": list(now)}
+            )
+            return [Change(*row) for row in await cursor.fetchall()]
+
+    async def _read(
+        self,
+        user: User,
+        session: Session,
+        shape: Shape,
+        plan: Plan,
+        since: Positions | None,
+        known: bool,
+        account_data: list[AccountData],
+    ) -> tuple[list[RoomView], list[AccountData], tuple[list[bytes], list[bytes]]]:
+        async with self._pool.connection() as connection:
+            views = await Tables(connection, self.current.events, user, session, shape).read(plan.asks)
+            invites = await render_invites(connection, self.current.events, user, plan.invites, plan.now)
+            if not known:
+                cursor = await connection.execute(
+                    SQL["account_data"],
+                    {"user_id": user.user_id, "since": None if since is None else list(since), "now": list(plan.now)},
+                )
+                account_data = [
+                    AccountData(shard, position, room_id, kind, content.encode())
+                    for shard, position, room_id, kind, content in await cursor.fetchall()
+                ]
+            elif whole := [ask.room_id for ask in plan.asks if ask.known is None]:
+                cursor = await connection.execute(
+                    SQL["account_data_of_rooms"],
+                    {"user_id": user.user_id, "now": list(plan.now), "room_ids": whole},
+                )
+                account_data = account_data + [
+                    AccountData(shard, position, room_id, kind, content.encode())
+                    for shard, position, room_id, kind, content in await cursor.fetchall()
+                ]
+        return views, account_data, invites

@@ -1,0 +1,348 @@
+"""Rooms as the tables tell them, as of positions: whatever the caches cannot answer.
+
+Invariant: a handful of queries for all rooms together, never one per room; and nothing in an answer is younger than the position
+asked for, so that it can stand beside what the caches say.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from psycopg import AsyncConnection
+
+from eventlog.safe_text import safe
+from matrix.events import Event
+from matrix.filters import RoomEventFilter
+from matrix.room_versions import RoomVersion
+from matrix.visibility import history_visibility_of, is_visible, user_may_see
+from readers.rendering import MEMBERSHIPS
+from readers.sync.events import Events
+from readers.sync.feed import SQL
+from readers.sync.outputs import Output
+from readers.sync.request import Shape
+from readers.sync.rooms import Receipt
+from readers.sync.sessions import Session
+from readers.sync.users import User
+
+NAMES = {("m.room.name", ""), ("m.room.canonical_alias", "")}
+
+
+@dataclass(slots=True)
+class RoomAsk:
+    """What is wanted of a room: its timeline in (`after`, `upto`], and the state the client lacks.
+
+    The client has the state as of `known`; None: it has nothing. `joined_at` is where the user's present or last stay began.
+    `fresh`: the user has joined since the client asked last, so that older history is a gap.
+    """
+
+    nid: int
+    room_id: str
+    shard: int
+    after: int
+    upto: int
+    known: int | None
+    joined_at: int | None
+    fresh: bool = False
+    left: bool = False
+    receipts_after: int | None = 0
+    """Position after which receipts are wanted; None: none."""
+
+
+@dataclass(slots=True)
+class RoomView:
+    """What was found: the timeline with the user's membership (a word) at each event, the state, the rest."""
+
+    ask: RoomAsk
+    timeline: list[tuple[Output, str]] = field(default_factory=list)
+    limited: bool = False
+    prev_batch: int = 0
+    state: list[Output] = field(default_factory=list)
+    joined: int | None = None
+    invited: int | None = None
+    heroes: list[str] | None = None
+    receipts: list[Receipt] = field(default_factory=list)
+
+
+Spans = list[tuple[int, int, Any]]
+"""A state key over time: (from, to, value), in order; valid_from <= position < valid_to."""
+
+
+def value_at(spans: Spans, position: int) -> Any:
+    """The value that stood after a position, or None."""
+    index = bisect_right(spans, position, key=lambda span: span[0]) - 1
+    return spans[index][2] if index >= 0 and position < spans[index][1] else None
+
+
+class Tables:
+    """Reads rooms for one user's response."""
+
+    def __init__(self, connection: AsyncConnection, events: Events, user: User, session: Session, shape: Shape) -> None:
+        self._connection = connection
+        self._events = events
+        self._user = user
+        self._session = session
+        self._shape = shape
+
+    async def read(self, asks: list[RoomAsk]) -> list[RoomView]:
+        """The rooms asked for, in order."""
+        views = [RoomView(ask) for ask in asks]
+        if not views:
+            return views
+        await self._read_timelines(views)
+        await self._read_summaries(views)
+        await self._read_states(views)
+        await self._read_receipts(views)
+        return views
+
+    async def _rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        cursor = await self._connection.execute(SQL[query], parameters)
+        return await cursor.fetchall()
+
+    async def _fetch(self, entries: Iterable[int]) -> dict[int, Output]:
+        return await self._events.fetch(self._connection, entries)
+
+    async def _read_timelines(self, views: list[RoomView]) -> None:
+        chosen, limit = self._shape.filter.room.timeline, self._shape.limit
+        wanted = [view for view in views if not chosen.takes_nothing and chosen.takes_room(view.ask.room_id)]
+        # What is dropped here and not by the query is asked for beyond the limit, so that the rest fills it.
+        most = limit + 1 if chosen.contains_url is None and not self._user.ignored else limit * 3 + 1
+        rows = await self._rows(
+            "timelines" if chosen.takes_all_events else "filtered_timelines",
+            rooms=[view.ask.nid for view in wanted],
+            after=[view.ask.after for view in wanted],
+            upto=[view.ask.upto for view in wanted],
+            most=most,
+            **({} if chosen.takes_all_events else _sql_filter(chosen)),
+        )
+        events = await self._fetch(dict.fromkeys(row[2] for row in rows))
+        found: list[list[Output]] = [[] for _ in wanted]
+        for i, _, entry in rows:
+            if entry in events:
+                found[i - 1].append(events[entry])
+        histories = await self._histories(
+            [v for v, f in zip(wanted, found, strict=True) if f and _reaches_back(v.ask, f[-1])]
+        )
+        for view in views:
+            view.prev_batch = view.ask.upto
+            view.limited = view.ask.fresh
+        for view, newest_first in zip(wanted, found, strict=True):
+            members, visibilities = histories.get(view.ask.nid, (None, None))
+            view.limited |= len(newest_first) == most
+            for output in newest_first:
+                word = self._membership(view.ask, output, members)
+                if members is not None and not self._may_see(view.ask, output, members, visibilities or []):
+                    # What lies before is told by `state`: a timeline with a hole would lose the state changes in it.
+                    view.limited = True
+                    break
+                if self._is_dropped(output, chosen):
+                    continue
+                if len(view.timeline) == limit:
+                    view.limited = True
+                    break
+                view.timeline.append((output, word))
+            view.timeline.reverse()
+            if view.timeline:
+                view.prev_batch = (view.timeline[0][0].timeline or 1) - 1
+
+    def _is_dropped(self, output: Output, chosen: RoomEventFilter) -> bool:
+        if output.state_key is None and output.sender in self._user.ignored:
+            # "Servers must not send … events sent by ignored users"; their state events are still sent.
+            return True
+        return chosen.contains_url is not None and has_url(output) is not chosen.contains_url
+
+    def _membership(self, ask: RoomAsk, output: Output, members: Spans | None) -> str:
+        """The user's membership at the event, "including any changes caused by the event" (MSC4115)."""
+        if members is None:
+            if ask.left and output.type == "m.room.member" and output.state_key == self._user.user_id:
+                changed = output.notes.get("members") or []
+                return next((MEMBERSHIPS[new] for user_id, new, _ in changed if user_id == self._user.user_id), "leave")
+            return "join"
+        return MEMBERSHIPS.get(value_at(members, output.timeline or 0) or "l", "leave")
+
+    def _may_see(self, ask: RoomAsk, output: Output, members: Spans, visibilities: Spans) -> bool:
+        """History visibility, as of the state before the event on the main line."""
+        before = (output.timeline or 0) - 1
+        membership = MEMBERSHIPS.get(value_at(members, before) or "l", "leave")
+        visibility = value_at(visibilities, before) or "shared"
+        joined_since = any(start > before and letter == "j" and start <= ask.upto for start, _, letter in members)
+        if is_visible(visibility, membership, joined_since=joined_since):
+            return True
+        if output.type not in ("m.room.member", "m.room.history_visibility"):
+            return False
+        event = self._event(output)
+        return event is None or user_may_see(
+            event, self._user.user_id, visibility=visibility, membership=membership, joined_since=joined_since
+        )
+
+    def _event(self, output: Output) -> Event | None:
+        version = self._version(output)
+        return None if version is None else Event.from_pdu(orjson.loads(output.json), version, output.event_id)
+
+    def _version(self, output: Output) -> RoomVersion | None:
+        return self._events.versions.get(output.room or 0)
+
+    async def _histories(self, views: list[RoomView]) -> dict[int, tuple[Spans, Spans]]:
+        """The user's membership and the history visibility over time, of rooms whose timeline reaches back before the stay."""
+        if not views:
+            return {}
+        rooms = [view.ask.nid for view in views]
+        found: dict[int, tuple[Spans, Spans]] = {nid: ([], []) for nid in rooms}
+        for i, start, end, letter, _ in await self._rows(
+            "key_history", rooms=rooms, type="m.room.member", state_key=self._user.user_id
+        ):
+            found[rooms[i - 1]][0].append((start, end, letter))
+        rows = await self._rows("key_history", rooms=rooms, type="m.room.history_visibility", state_key="")
+        events = await self._fetch({row[4] for row in rows if row[4] is not None})
+        for i, start, end, _, entry in rows:
+            event = self._event(events[entry]) if entry in events else None
+            found[rooms[i - 1]][1].append((start, end, history_visibility_of(event)))
+        return found
+
+    async def _read_summaries(self, views: list[RoomView]) -> None:
+        asked = [view for view in views if view.ask.known is None or _changes_members(view)]
+        asked = [view for view in asked if not view.ask.left]
+        if not asked:
+            return
+        rooms, at = [view.ask.nid for view in asked], [view.ask.upto for view in asked]
+        for i, joined, invited in await self._rows("summaries", rooms=rooms, at=at):
+            asked[i - 1].joined, asked[i - 1].invited = joined, invited
+        for view in asked:
+            view.heroes = []
+        for i, user_id in await self._rows("heroes", rooms=rooms, at=at, user_id=self._user.user_id):
+            heroes = asked[i - 1].heroes
+            assert heroes is not None
+            heroes.append(user_id)
+
+    async def _read_states(self, views: list[RoomView]) -> None:
+        chosen = self._shape.filter.room.state
+        views = [view for view in views if chosen.takes_room(view.ask.room_id) and not chosen.takes_nothing]
+        lazy = chosen.lazy_load_members
+        rows: list[tuple[RoomView, str, str, int, int]] = []
+        whole = [view for view in views if view.ask.known is None]
+        if whole:
+            for i, *row in await self._rows(
+                "states",
+                rooms=[view.ask.nid for view in whole],
+                at=[self._state_position(view) for view in whole],
+                members=not lazy,
+            ):
+                rows.append((whole[i - 1], *row))
+        since = [view for view in views if view.ask.known is not None and view.ask.known < self._state_position(view)]
+        if since:
+            for i, *row in await self._rows(
+                "state_changes",
+                rooms=[view.ask.nid for view in since],
+                after=[view.ask.known for view in since],
+                at=[self._state_position(view) for view in since],
+            ):
+                rows.append((since[i - 1], *row))
+        if lazy:
+            rows += await self._wanted_members(
+                views, {(row[0].ask.nid, row[2]) for row in rows if row[1] == "m.room.member"}
+            )
+        resolved = (
+            [] if self._shape.state_after else [v for v in views if any("state" in o.notes for o, _ in v.timeline)]
+        )
+        moved: set[tuple[int, int]] = set()
+        if resolved:
+            for i, *row in await self._rows(
+                "state_changes",
+                rooms=[view.ask.nid for view in resolved],
+                after=[self._state_position(view) for view in resolved],
+                at=[view.ask.upto for view in resolved],
+            ):
+                rows.append((resolved[i - 1], *row))
+                moved.add((resolved[i - 1].ask.nid, row[3]))
+        events = await self._fetch(dict.fromkeys(row[4] for row in rows))
+        for view, _, _, valid_from, entry in rows:
+            output = events.get(entry)
+            if output is None or ((view.ask.nid, entry) in moved and output.position == valid_from):
+                # Within the timeline only what a resolution changed is told beside it: the rest is in it.
+                continue
+            if chosen.takes_all or self._takes_state(view, output):
+                view.state.append(output)
+
+    def _takes_state(self, view: RoomView, output: Output) -> bool:
+        chosen = self._shape.filter.room.state
+        if chosen.contains_url is not None and has_url(output) is not chosen.contains_url:
+            return False
+        return chosen.matches(output.type, output.sender)
+
+    def _state_position(self, view: RoomView) -> int:
+        """As of which position the state is told: before the first event of the timeline, or after the last."""
+        if self._shape.state_after or not view.timeline:
+            return view.ask.upto
+        return (view.timeline[0][0].timeline or 1) - 1
+
+    async def _wanted_members(
+        self, views: list[RoomView], present: set[tuple[int, str]]
+    ) -> list[tuple[RoomView, str, str, int, int]]:
+        """Member events of those who sent what is in the timeline, of the user and of the heroes, unless the device has them."""
+        asked: list[tuple[RoomView, str]] = []
+        for view in views:
+            nid = view.ask.nid
+            users = {output.sender for output, _ in view.timeline}
+            if view.ask.known is None:
+                users.add(self._user.user_id)
+                users.update(view.heroes or ())
+            elif not self._shape.filter.room.state.include_redundant_members:
+                users = self._session.unknown(nid, users)
+            if view.heroes and view.ask.known is not None:
+                users |= self._session.unknown(nid, view.heroes)
+            asked += [(view, user_id) for user_id in users if (nid, user_id) not in present]
+            self._session.told(nid, users)
+        if not asked:
+            return []
+        rows = await self._rows(
+            "members",
+            rooms=[view.ask.nid for view, _ in asked],
+            at=[self._state_position(view) for view, _ in asked],
+            users=[user_id for _, user_id in asked],
+        )
+        return [(asked[i - 1][0], *row) for i, *row in rows]
+
+    async def _read_receipts(self, views: list[RoomView]) -> None:
+        asked = [view for view in views if view.ask.receipts_after is not None and not view.ask.left]
+        if not asked or not self._shape.filter.room.ephemeral.takes_type("m.receipt"):
+            return
+        for i, *row in await self._rows(
+            "receipts",
+            rooms=[view.ask.nid for view in asked],
+            after=[view.ask.receipts_after for view in asked],
+            upto=[view.ask.upto for view in asked],
+            user_id=self._user.user_id,
+        ):
+            asked[i - 1].receipts.append(Receipt(*row))
+
+
+def _reaches_back(ask: RoomAsk, oldest: Output) -> bool:
+    """Whether the timeline may hold events from before the user's stay."""
+    return ask.joined_at is None or (oldest.timeline or 0) < ask.joined_at
+
+
+def _changes_members(view: RoomView) -> bool:
+    return view.limited or any("joined" in output.notes or "invited" in output.notes for output, _ in view.timeline)
+
+
+def has_url(output: Output) -> bool:
+    """Whether the content has a `url`."""
+    return b'"url"' in output.json and "url" in orjson.loads(output.json)["content"]
+
+
+def _sql_filter(chosen: RoomEventFilter) -> dict[str, Any]:
+    return {
+        "types": None if chosen.types is None else [_like(kind) for kind in chosen.types],
+        "not_types": [_like(kind) for kind in chosen.not_types] if chosen.not_types else None,
+        "senders": None if chosen.senders is None else list(chosen.senders),
+        "not_senders": list(chosen.not_senders) if chosen.not_senders else None,
+    }
+
+
+def _like(pattern: str) -> str:
+    """A filter's type as a LIKE pattern: `*` stands for any sequence of characters, nothing else is special."""
+    escaped = safe(pattern).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%")

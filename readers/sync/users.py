@@ -1,0 +1,162 @@
+"""Users whose clients sync here: their rooms, and what lately concerned them alone.
+
+Invariant: a user who is here has their memberships exactly as of the applied positions, and all changes of them and of their
+account data since `floors`. Users nobody asked for in a while are forgotten; the tables know them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from time import monotonic
+from typing import Final, NamedTuple
+
+MOST_USERS: Final = 20_000
+"""Users kept."""
+MOST_CHANGES: Final = 200
+"""Membership changes and account data entries kept per user."""
+
+
+class Stay(NamedTuple):
+    """A membership: the room, the letter (j i l b k), the position it became so, and where the present stay as a member began."""
+
+    room_id: str
+    shard: int
+    membership: str
+    position: int
+    joined_at: int | None
+    forgotten: bool = False
+
+
+class Change(NamedTuple):
+    """A membership that changed at a position; `old` is None when there was none. A change may be j to j: a new profile."""
+
+    shard: int
+    position: int
+    nid: int
+    room_id: str
+    new: str
+    old: str | None
+
+
+class AccountData(NamedTuple):
+    """Account data as an output brought it; `room_id` is empty for global, `content` a JSON object."""
+
+    shard: int
+    position: int
+    room_id: str
+    type: str
+    content: bytes
+
+
+class User:
+    """One active user."""
+
+    __slots__ = (
+        "account_data",
+        "changes",
+        "floors",
+        "ignored",
+        "last",
+        "loaded",
+        "nudged_at",
+        "rooms",
+        "seen_at",
+        "user_id",
+        "waiters",
+    )
+
+    def __init__(self, user_id: str, positions: list[int]) -> None:
+        self.user_id = user_id
+        self.floors = list(positions)
+        """Per shard: everything that concerned the user after this position is known here."""
+        self.last = list(positions)
+        """Per shard: the position of what last concerned the user."""
+        self.rooms: dict[int, Stay] = {}
+        self.changes: deque[Change] = deque()
+        self.account_data: deque[AccountData] = deque()
+        self.ignored: frozenset[str] = frozenset()
+        self.loaded: asyncio.Future[None] | None = None
+        """Done when memberships and the rest have been read from the tables."""
+        self.waiters: set[asyncio.Future[None]] = set()
+        self.nudged_at = 0.0
+        """time.monotonic() when something without a position last concerned the user: typing that ran out."""
+        self.seen_at = monotonic()
+
+    def add_change(self, change: Change) -> None:
+        """Notes a membership change and lets the oldest go."""
+        self.changes.append(change)
+        if len(self.changes) > MOST_CHANGES:
+            gone = self.changes.popleft()
+            self.floors[gone.shard] = max(self.floors[gone.shard], gone.position)
+
+    def add_account_data(self, entry: AccountData) -> None:
+        """Notes account data and lets the oldest go."""
+        self.account_data.append(entry)
+        if len(self.account_data) > MOST_CHANGES:
+            gone = self.account_data.popleft()
+            self.floors[gone.shard] = max(self.floors[gone.shard], gone.position)
+
+
+class Users:
+    """Active users by id, and by the rooms they are joined to."""
+
+    def __init__(self) -> None:
+        self._users: OrderedDict[str, User] = OrderedDict()
+        self._joined: dict[int, set[User]] = {}
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    def get(self, user_id: str) -> User | None:
+        """The user if active."""
+        return self._users.get(user_id)
+
+    def joined(self, nid: int) -> set[User]:
+        """Active users who are joined to a room; not to be changed."""
+        return self._joined.get(nid) or _NOBODY
+
+    def begin(self, user_id: str, positions: list[int]) -> User:
+        """Makes a user active as of the applied positions; `loaded` is for the caller to set."""
+        user = self._users[user_id] = User(user_id, positions)
+        return user
+
+    def touch(self, user: User) -> None:
+        """Somebody asks for the user."""
+        user.seen_at = monotonic()
+        self._users.move_to_end(user.user_id)
+
+    def place(self, user: User, nid: int, stay: Stay) -> None:
+        """Says where a user stands with a room."""
+        user.rooms[nid] = stay
+        if stay.membership == "j":
+            self._joined.setdefault(nid, set()).add(user)
+        else:
+            self._leave(user, nid)
+
+    def shrink(self) -> None:
+        """Forgets users nobody asked for in longest, until the rest is not too many."""
+        while len(self._users) > MOST_USERS:
+            for user in self._users.values():
+                if not user.waiters:
+                    break
+            else:
+                return
+            self.forget(user)
+
+    def forget(self, user: User) -> None:
+        """Makes a user inactive."""
+        if self._users.get(user.user_id) is user:
+            del self._users[user.user_id]
+        for nid in user.rooms:
+            self._leave(user, nid)
+
+    def _leave(self, user: User, nid: int) -> None:
+        members = self._joined.get(nid)
+        if members is not None:
+            members.discard(user)
+            if not members:
+                del self._joined[nid]
+
+
+_NOBODY: Final[set[User]] = set()

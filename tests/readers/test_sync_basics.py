@@ -1,0 +1,217 @@
+"""What /sync tells: initial, incremental, long poll; each kind of room; whose receipts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sync_world import Client, World, settings_of, user, world
+
+pytestmark = pytest.mark.postgres
+
+ALICE, BOB, CAROL = user("alice"), user("bob"), user("carol")
+
+
+@pytest.fixture
+async def here(provisioned: str, tmp_path: Path) -> AsyncIterator[World]:
+    async with world(settings_of(provisioned, tmp_path)) as made:
+        yield made
+
+
+async def test_an_initial_sync_tells_the_joined_room_with_its_state_before_the_timeline(here: World) -> None:
+    room = await here.room(ALICE, name="Garden")
+    await here.join(room, BOB)
+    for number in range(12):
+        await here.say(room, ALICE, f"{number}")
+    client = Client(here.sync, ALICE)
+    await client.settle()
+    await client.sync(since="")
+    told = client.room(room)
+    assert client.bodies(room) == [str(number) for number in range(2, 12)]
+    assert told["timeline"]["limited"] is True
+    types = {event["type"] for event in told["state"]["events"]}
+    assert types >= {"m.room.create", "m.room.member", "m.room.name", "m.room.power_levels"}
+    assert told["summary"]["m.joined_member_count"] == 2
+    assert told["timeline"]["events"][0]["unsigned"]["membership"] == "join"
+    assert "room_id" not in told["timeline"]["events"][0]
+
+
+async def test_a_waiting_sync_is_answered_by_the_next_message_and_by_nothing_else(here: World) -> None:
+    room, other = await here.room(ALICE), await here.room(CAROL)
+    await here.join(room, BOB)
+    client = Client(here.sync, BOB)
+    await client.settle()
+    waiting = asyncio.create_task(client.sync(20.0))
+    await asyncio.sleep(0.05)
+    await here.say(other, CAROL, "elsewhere")
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    await here.say(room, ALICE, "hello")
+    await asyncio.wait_for(waiting, 5)
+    assert client.bodies(room) == ["hello"]
+    assert list(client.last["rooms"]["join"]) == [room]
+
+
+async def test_a_sync_with_nothing_to_say_waits_its_timeout_and_moves_on(here: World) -> None:
+    await here.room(ALICE)
+    client = Client(here.sync, BOB)
+    first = await client.sync()
+    second = await client.sync(0.2)
+    assert set(second) == set(first) == {"next_batch", "device_one_time_keys_count", "device_unused_fallback_key_types"}
+
+
+async def test_only_the_sending_device_sees_its_transaction_id(here: World) -> None:
+    room = await here.room(ALICE)
+    mine, other = Client(here.sync, ALICE, "ONE"), Client(here.sync, ALICE, "TWO")
+    await mine.settle()
+    await other.settle()
+    await here.say(room, ALICE, "x", device_id="ONE", txn_id="t1", txn_path="/send")
+    await mine.sync(5)
+    await other.sync(5)
+    assert mine.room(room)["timeline"]["events"][0]["unsigned"]["transaction_id"] == "t1"
+    assert "transaction_id" not in other.room(room)["timeline"]["events"][0]["unsigned"]
+
+
+async def test_an_invite_shows_stripped_state_with_the_create_event(here: World) -> None:
+    room = await here.room(ALICE, name="Garden")
+    client = Client(here.sync, BOB)
+    await client.settle()
+    await here.member(room, ALICE, BOB, "invite")
+    await client.sync(5)
+    events = client.last["rooms"]["invite"][room]["invite_state"]["events"]
+    assert {e["type"] for e in events} == {
+        "m.room.create",
+        "m.room.name",
+        "m.room.join_rules",
+        "m.room.member",
+    }
+    assert all(set(event) == {"type", "sender", "state_key", "content"} for event in events)
+    fresh = Client(here.sync, BOB)
+    await fresh.sync()
+    assert fresh.last["rooms"]["invite"][room]["invite_state"]["events"]
+
+
+async def test_a_rejected_invite_is_told_as_a_left_room_and_not_again(here: World) -> None:
+    room = await here.room(ALICE)
+    client = Client(here.sync, BOB)
+    await here.member(room, ALICE, BOB, "invite")
+    await client.settle()
+    await here.leave(room, BOB)
+    await client.sync(5)
+    told = client.last["rooms"]["leave"][room]
+    assert [event["state_key"] for event in told["timeline"]["events"]] == [BOB]
+    assert told["state"]["events"] == []
+    assert "rooms" not in await client.sync()
+
+
+async def test_joining_tells_the_whole_state_and_leaving_ends_with_the_leave(here: World) -> None:
+    room = await here.room(ALICE, name="Garden")
+    client = Client(here.sync, BOB)
+    await client.settle()
+    await here.say(room, ALICE, "before")
+    await here.join(room, BOB)
+    await client.sync(5)
+    assert ("m.room.name", "") in client.rooms[room].state
+    assert client.bodies(room) == ["before"]
+    await here.say(room, ALICE, "during")
+    await here.leave(room, BOB)
+    await here.say(room, ALICE, "after")
+    await client.settle()
+    assert client.rooms[room].section == "leave"
+    fresh = Client(here.sync, BOB, filter={"room": {"include_leave": True}})
+    await fresh.sync()
+    assert fresh.bodies(room)[-1] == "during"
+    assert fresh.rooms[room].section == "leave"
+    assert "rooms" not in await Client(here.sync, BOB).sync()
+
+
+async def test_history_that_was_for_members_alone_is_not_shown_to_those_who_come_later(here: World) -> None:
+    room = await here.room(ALICE, visibility="joined")
+    await here.say(room, ALICE, "secret")
+    await here.join(room, BOB)
+    await here.say(room, ALICE, "open")
+    client = Client(here.sync, BOB)
+    await client.settle()
+    client.since = ""
+    await client.sync()
+    assert client.bodies(room) == ["open"]
+    assert client.room(room)["timeline"]["limited"] is True
+    assert ("m.room.join_rules", "") in client.rooms[room].state
+
+
+async def test_private_receipts_are_their_owners_alone(here: World) -> None:
+    room = await here.room(ALICE)
+    await here.join(room, BOB)
+    sent = await here.say(room, ALICE, "x")
+    alice, bob = Client(here.sync, ALICE), Client(here.sync, BOB)
+    await alice.settle()
+    await bob.settle()
+    await here.receipt(room, BOB, sent.event_id, "m.read.private")
+    await here.receipt(room, ALICE, sent.event_id, "m.read")
+    await alice.settle()
+    await bob.settle()
+    assert set(alice.rooms[room].receipts) == {("m.read", ALICE, "")}
+    assert set(bob.rooms[room].receipts) == {("m.read", ALICE, ""), ("m.read.private", BOB, "")}
+    for client in (Client(here.sync, ALICE), Client(here.sync, BOB)):
+        await client.sync()
+        assert (("m.read.private", BOB, "") in client.rooms[room].receipts) is (client.user_id == BOB)
+
+
+async def test_account_data_of_both_kinds_is_told_once(here: World) -> None:
+    room = await here.room(ALICE)
+    client = Client(here.sync, ALICE)
+    await client.settle()
+    await here.account_data(ALICE, "org.example", {"a": 1})
+    await here.account_data(ALICE, "m.tag", {"tags": {"u.x": {}}}, room)
+    await client.settle()
+    assert client.account_data == {"org.example": {"a": 1}}
+    assert client.rooms[room].account_data == {"m.tag": {"tags": {"u.x": {}}}}
+    assert "account_data" not in await client.sync()
+    fresh = Client(here.sync, ALICE)
+    await fresh.sync()
+    assert fresh.account_data == client.account_data
+    assert fresh.rooms[room].account_data == client.rooms[room].account_data
+
+
+async def test_typing_is_told_when_it_begins_and_when_it_runs_out(here: World) -> None:
+    room = await here.room(ALICE)
+    await here.join(room, BOB)
+    client = Client(here.sync, ALICE)
+    await client.settle()
+    await here.writer.typing(room, BOB, True, 300)
+    await client.sync(5)
+    assert client.room(room)["ephemeral"]["events"] == [{"type": "m.typing", "content": {"user_ids": [BOB]}}]
+    await client.sync(5)
+    assert client.room(room)["ephemeral"]["events"] == [{"type": "m.typing", "content": {"user_ids": []}}]
+    assert "rooms" not in await client.sync()
+
+
+async def test_a_gap_is_limited_and_its_state_changes_are_told_beside_the_timeline(here: World) -> None:
+    room = await here.room(ALICE)
+    client = Client(here.sync, ALICE, filter={"room": {"timeline": {"limit": 3}}})
+    await client.settle()
+    await here.event(room, ALICE, "m.room.topic", {"topic": "new"}, state_key="")
+    for number in range(6):
+        await here.say(room, ALICE, f"{number}")
+    await client.settle()
+    client.since, before = client.since, client.since
+    assert client.rooms[room].gap
+    assert ("m.room.topic", "") in client.rooms[room].state
+    assert before
+
+
+async def test_a_redacted_event_is_told_without_its_content(here: World) -> None:
+    room = await here.room(ALICE)
+    sent = await here.say(room, ALICE, "regret")
+    client = Client(here.sync, ALICE)
+    await client.settle()
+    redaction = await here.event(room, ALICE, "m.room.redaction", {}, redacts=sent.event_id)
+    await client.sync(5)
+    assert client.room(room)["timeline"]["events"][-1]["redacts"] == sent.event_id
+    fresh = Client(here.sync, ALICE)
+    await fresh.sync()
+    (told,) = [e for e in fresh.room(room)["timeline"]["events"] if e["event_id"] == sent.event_id]
+    assert told["content"] == {}
+    assert told["unsigned"]["redacted_because"]["event_id"] == redaction.event_id
