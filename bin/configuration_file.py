@@ -21,6 +21,7 @@ from eventlog.configuration import (
     from_text,
     load_settings,
     sections,
+    variable_of,
 )
 
 
@@ -94,11 +95,11 @@ def _chosen(environ: Mapping[str, str], path: Path) -> dict[str, Any]:
         "registration.shared_secret": secrets.token_urlsafe(32),
     }
     for one in described():
-        variable = next((name for name in one.variables if environ.get(name)), None)
+        variable = variable_of(one, environ)
         if variable is None:
             continue
         value = from_text(one, environ[variable])
-        if _holds(one, Path):
+        if value and _holds(one, Path):
             values = [value] if isinstance(value, str) else value
             absolute = [item if item.startswith("{data_dir}") else os.path.abspath(item) for item in values]
             value = absolute[0] if isinstance(value, str) else absolute

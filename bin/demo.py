@@ -117,7 +117,7 @@ def _talk(settings: Settings, users: dict[str, str], password: str) -> str:
 
 async def _query(settings: Settings, room_id: str) -> None:
     click.echo("\nThe same room in SQL (walden psql --role history):")
-    click.echo(f"  select * from history.messages, of the room {room_id}")
+    click.echo(f"  history.messages of the room {room_id}")
     async with await AsyncConnection.connect(settings.dsn("history", direct=True), autocommit=True) as connection:
         cursor = await connection.execute(QUERIES["messages"], {"room_id": room_id})
         columns = [column.name for column in cursor.description or []]

@@ -30,7 +30,7 @@ from eventlog.configuration import Settings
 PORT = 5432  # Only names the socket: .s.PGSQL.5432
 USER = DATABASE = "walden"
 STOP_SECONDS = 60.0
-ORPHAN_SECONDS = 10.0
+ORPHAN_SECONDS = 5.0
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
 
 HBA = """\

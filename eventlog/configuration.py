@@ -29,6 +29,7 @@ __all__ = [
     "from_text",
     "load_settings",
     "sections",
+    "variable_of",
 ]
 
 
@@ -99,7 +100,7 @@ def load_settings(environ: Mapping[str, str], path: Path | None = None) -> Setti
     values: dict[str, dict[str, Any]] = {name: {} for name in sections()}
     data_dir = path.parent / "data"
     for one in described():
-        variable = next((name for name in one.variables if environ.get(name)), None)
+        variable = variable_of(one, environ)
         if variable:
             source, base, raw = f"environment variable {variable}", Path.cwd(), from_text(one, environ[variable])
         elif one.key in table.get(one.section, {}):
@@ -157,6 +158,12 @@ def _stray_variables(environ: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(environ):
         if name not in known and name.startswith(prefixes):
             yield f"environment variable {name} is no setting{_nearest(name, sorted(known))}"
+
+
+def variable_of(one: Described, environ: Mapping[str, str]) -> str | None:
+    """The environment variable that sets it, if one does; an empty one only where empty means something."""
+    optional = isinstance(one.type, types.UnionType)
+    return next((name for name in one.variables if environ.get(name) or (optional and name in environ)), None)
 
 
 def from_text(one: Described, text: str) -> Any:
