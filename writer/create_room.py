@@ -1,0 +1,73 @@
+"""POST /createRoom.
+
+Invariant: all events of a new room are one append, accepted together or not at all. Its alias is held while it is made, so that a
+room is never made under an alias that somebody else has just taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from falcon.asgi import Request, Response
+
+from matrix.identifiers import new_room_id
+from writer.aliases import Aliases
+from writer.drafts import Draft
+from writer.federating import check_local_user, no_identity_server
+from writer.log_writer import LogWriter
+from writer.profiles import Profiles
+from writer.rate_limits import RateLimits
+from writer.requests import read_body, session_of
+from writer.room_plan import plan_room
+
+
+class CreateRoom:
+    """POST /createRoom."""
+
+    def __init__(
+        self,
+        log: LogWriter,
+        aliases: Aliases,
+        profiles: Profiles,
+        limits: RateLimits,
+        server_name: str,
+        default_version: str,
+    ) -> None:
+        self._log = log
+        self._aliases = aliases
+        self._profiles = profiles
+        self._limits = limits
+        self._server_name = server_name
+        self._default_version = default_version
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Makes a room."""
+        session, body = session_of(req), await read_body(req)
+        plan = plan_room(body, session.user_id, self._default_version)
+        if plan.third_party:
+            raise no_identity_server()
+        for user_id in plan.invite:
+            check_local_user(user_id, self._server_name)
+        self._limits.take("room", session.user_id)
+        alias = None if plan.alias_localpart is None else f"#{plan.alias_localpart}:{self._server_name}"
+        if alias is not None:
+            self._aliases.check(alias)
+        members = await self._profiles.names([session.user_id, *plan.invite])
+
+        def rest(room_id: str) -> list[Draft]:
+            return plan.rest(room_id, alias, members)
+
+        async with contextlib.AsyncExitStack() as held:
+            if alias is not None:
+                await held.enter_async_context(self._aliases.hold(alias))
+            room_id = await self._log.create_room(plan.version, plan.create(new_room_id(self._server_name)), rest)
+            if alias is not None:
+                await self._aliases.put(session.user_id, alias, room_id)
+        if plan.published:
+            await self._log.append_entry(
+                type="directory",
+                user_id=session.user_id,
+                content={"room_id": room_id, "published": True},
+                room_id=room_id,
+            )
+        resp.media = {"room_id": room_id}

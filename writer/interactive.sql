@@ -1,0 +1,15 @@
+-- session --
+-- Which request a session serves, what stages of it are completed and what they left.
+select request_hash, completed, data from writer.uia_sessions where session_id = %(session_id)s
+
+-- complete --
+-- Writes down a completed stage; a session begins with its first one.
+insert into writer.uia_sessions as u (session_id, request_hash, completed, data)
+values (%(session_id)s, %(request_hash)s, array[%(stage)s], %(data)s)
+on conflict (session_id) do update
+set completed = array(select distinct c from unnest(u.completed || excluded.completed) as c), data = excluded.data
+where u.request_hash = excluded.request_hash
+
+-- end --
+-- Ends a session: what it allowed has been done.
+delete from writer.uia_sessions where session_id = %(session_id)s

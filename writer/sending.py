@@ -1,0 +1,178 @@
+"""Sending events: messages, state, redactions. The first of these is the hottest path there is.
+
+Invariant: a transaction id is claimed in the append itself, so a repeated request gets the first one's event whoever answers it.
+Source: client-server API, "Sending events to a room", "Redactions".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from falcon.asgi import Request, Response
+
+from eventlog.pools import Pool
+from eventlog.queries import Queries
+from eventlog.safe_text import unsafe
+from matrix.errors import MatrixError, bad_json, forbidden, invalid_param, not_found, too_large
+from matrix.identifiers import fits, is_event_id, is_room_alias
+from writer.aliases import Aliases
+from writer.drafts import Draft
+from writer.federating import check_local_invitee
+from writer.log_writer import LogWriter
+from writer.permissions import POWER_KEYS, may_redact_others, membership_of
+from writer.rate_limits import RateLimits
+from writer.requests import Body, check_room_id, read_body, session_of, text
+
+SQL = Queries("writer", "sending.sql")
+MOST_ALIASES = 100
+
+
+def check_txn_id(txn_id: str) -> str:
+    """The transaction id; M_INVALID_PARAM unless it has 1 to 255 bytes."""
+    if not txn_id or not fits(txn_id):
+        raise invalid_param("A transaction ID has 1 to 255 bytes.")
+    return txn_id
+
+
+def check_type(event_type: str) -> str:
+    """The event type; M_INVALID_PARAM when empty, M_TOO_LARGE beyond 255 bytes."""
+    if not event_type:
+        raise invalid_param("The event type is empty.")
+    if not fits(event_type):
+        raise too_large("An event type may have 255 bytes.")
+    return event_type
+
+
+class Send:
+    """PUT /rooms/{room_id}/send/{event_type}/{txn_id}."""
+
+    def __init__(self, log: LogWriter, limits: RateLimits) -> None:
+        self._log = log
+        self._limits = limits
+
+    async def on_put(self, req: Request, resp: Response, room_id: str, event_type: str, txn_id: str) -> None:
+        """Sends an event without a state key."""
+        session = session_of(req)
+        self._limits.take("message", session.user_id)
+        draft = Draft(
+            check_room_id(room_id),
+            session.user_id,
+            check_type(event_type),
+            await read_body(req),
+            device_id=session.device_id,
+            txn_id=check_txn_id(txn_id),
+            txn_path=f"send/{room_id}/{event_type}",
+        )
+        sent = await self._log.send([draft])
+        resp.data = orjson.dumps({"event_id": sent[0].event_id})
+
+
+class State:
+    """PUT /rooms/{room_id}/state/{event_type}/{state_key}."""
+
+    def __init__(self, log: LogWriter, aliases: Aliases, limits: RateLimits, server_name: str) -> None:
+        self._log = log
+        self._aliases = aliases
+        self._limits = limits
+        self._server_name = server_name
+
+    async def on_put(self, req: Request, resp: Response, room_id: str, event_type: str, state_key: str = "") -> None:
+        """Sets a state event; one that says what the room's says already is not sent again."""
+        session = session_of(req)
+        self._limits.take("message", session.user_id)
+        content = await read_body(req)
+        check_room_id(room_id)
+        check_type(event_type)
+        if not fits(state_key):
+            raise too_large("A state key may have 255 bytes.")
+        if event_type == "m.room.member":
+            check_local_invitee(content, state_key, self._server_name)
+        view = await self._log.view(room_id, [(event_type, state_key)])
+        current = view.state.get((event_type, state_key))
+        if current is not None and current.sender == session.user_id and _same(current.content, content):
+            resp.data = orjson.dumps({"event_id": current.event_id})
+            return
+        if event_type == "m.room.canonical_alias" and state_key == "":
+            await self._check_aliases(room_id, content, {} if current is None else current.content)
+        sent = await self._log.send([Draft(room_id, session.user_id, event_type, content, state_key=state_key)])
+        resp.data = orjson.dumps({"event_id": sent[0].event_id})
+
+    async def _check_aliases(self, room_id: str, content: Body, before: dict[str, Any]) -> None:
+        # "the server MUST verify that each alias that was not in the event before points to the room": M_BAD_ALIAS if
+        # not, M_INVALID_PARAM if it is no alias (client-server API, PUT …/state).
+        known = set(_aliases_of(before, strict=False))
+        for alias in _aliases_of(content, strict=True):
+            if alias not in known and await self._aliases.room_of(alias) != room_id:
+                raise MatrixError(400, "M_BAD_ALIAS", f"{alias} does not point to this room.")
+
+
+def _same(one: Any, other: Any) -> bool:
+    # Not by ==, to which 1, 1.0 and true are equal.
+    try:
+        return orjson.dumps(one, option=orjson.OPT_SORT_KEYS) == orjson.dumps(other, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:
+        return False
+
+
+def _aliases_of(content: dict[str, Any], *, strict: bool) -> list[str]:
+    alias, others = content.get("alias"), content.get("alt_aliases")
+    found = ([alias] if alias is not None and alias != "" else []) + (others if isinstance(others, list) else [])
+    if strict:
+        if others is not None and not isinstance(others, list):
+            raise bad_json("alt_aliases must be a list.")
+        if len(found) > MOST_ALIASES:
+            raise too_large(f"A room may name {MOST_ALIASES} aliases.")
+        if not all(is_room_alias(one) for one in found):
+            raise invalid_param("That is not a room alias.")
+    return [one for one in found if isinstance(one, str)]
+
+
+class Redact:
+    """PUT /rooms/{room_id}/redact/{event_id}/{txn_id}."""
+
+    def __init__(self, pool: Pool, log: LogWriter, limits: RateLimits) -> None:
+        self._pool = pool
+        self._log = log
+        self._limits = limits
+
+    async def on_put(self, req: Request, resp: Response, room_id: str, event_id: str, txn_id: str) -> None:
+        """Redacts an event of the requester's, or, with the level for it, of anybody."""
+        session = session_of(req)
+        self._limits.take("message", session.user_id)
+        body = await read_body(req, optional=True)
+        reason = text(body, "reason")
+        check_room_id(room_id)
+        await self._check_may(session.user_id, room_id, event_id)
+        draft = Draft(
+            room_id,
+            session.user_id,
+            "m.room.redaction",
+            {} if reason is None else {"reason": reason},
+            redacts=event_id,
+            device_id=session.device_id,
+            txn_id=check_txn_id(txn_id),
+            txn_path=f"redact/{room_id}/{event_id}",
+        )
+        sent = await self._log.send([draft])
+        resp.data = orjson.dumps({"event_id": sent[0].event_id})
+
+    async def _check_may(self, user_id: str, room_id: str, event_id: str) -> None:
+        """M_NOT_FOUND for an event that is not of this room, M_FORBIDDEN for one that the user may not redact.
+
+        The auth rules let a server's users redact each other's events; that they may not is for their server to see to.
+        """
+        view = await self._log.view(room_id, [*POWER_KEYS, ("m.room.member", user_id)])
+        if membership_of(view.state.get(("m.room.member", user_id))) != "join":
+            raise forbidden("You are not in this room.")
+        row = None
+        if is_event_id(event_id) and "\0" not in event_id:
+            async with self._pool.connection() as connection:
+                row = await (await connection.execute(SQL["event"], {"event_id": event_id})).fetchone()
+        if row is None or row[0] != room_id:
+            raise not_found("There is no such event in this room.")
+        _, event_type, state_key, sender = row
+        if unsafe(event_type) == "m.room.create" and state_key == "":
+            raise forbidden("The event that made the room cannot be redacted.")
+        if sender != user_id and not may_redact_others(view, user_id):
+            raise forbidden("You may not redact what others have sent here.")

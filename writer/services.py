@@ -1,0 +1,24 @@
+"""What the endpoints of writers are made of: one value per process, handed to `writer.routes.add_routes`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eventlog.pools import Pool
+from eventlog.sessions import SessionCache
+from eventlog.settings import Settings
+from writer.log_writer import LogWriter
+from writer.passwords import Passwords
+from writer.rate_limits import RateLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Open when requests come. The pool is of the role walden_writer."""
+
+    settings: Settings
+    pool: Pool
+    sessions: SessionCache
+    log: LogWriter
+    passwords: Passwords
+    limits: RateLimits
