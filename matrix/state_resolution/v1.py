@@ -83,12 +83,16 @@ def missing_events(
 def separate(state_sets: Sequence[StateMap]) -> tuple[dict[StateKey, str], dict[StateKey, set[str]]]:
     """The unconflicted state and the conflicts."""
     # A conflict is between states that have different event ids for the same key; absence is none.
-    candidates: dict[StateKey, set[str]] = {}
+    unconflicted: dict[StateKey, str] = {}
+    conflicted: dict[StateKey, set[str]] = {}
     for state in state_sets:
         for key, event_id in state.items():
-            candidates.setdefault(key, set()).add(event_id)
-    unconflicted = {key: next(iter(event_ids)) for key, event_ids in candidates.items() if len(event_ids) == 1}
-    return unconflicted, {key: event_ids for key, event_ids in candidates.items() if len(event_ids) > 1}
+            first = unconflicted.setdefault(key, event_id)
+            if first != event_id:
+                conflicted.setdefault(key, {first}).add(event_id)
+    for key in conflicted:
+        del unconflicted[key]
+    return unconflicted, conflicted
 
 
 def by_depth(event_ids: Iterable[str], events: EventReader) -> list[Event]:

@@ -128,13 +128,16 @@ def find_conflict(rules: V2Rules, state_sets: Sequence[StateMap], events: EventR
     """What is in conflict, and what takes part in resolving it. Incomplete if `events.missing` is not empty afterwards."""
     # A key that every state has with the same value is in the unconflicted state map. The values of any other key are
     # in the conflicted state set: absence from one state is a conflict too.
-    common = set(state_sets[0].items()).intersection(*(state.items() for state in state_sets[1:]))
+    unconflicted = dict(state_sets[0])
+    for state in state_sets[1:]:
+        unconflicted = {key: event_id for key, event_id in unconflicted.items() if state.get(key) == event_id}
     conflicted: dict[StateKey, set[str]] = {}
     memberships: dict[str, int] = {}
     for index, state in enumerate(state_sets):
-        for key, event_id in state.items() - common:
-            conflicted.setdefault(key, set()).add(event_id)
-            memberships[event_id] = memberships.get(event_id, 0) | 1 << index
+        for key, event_id in state.items():
+            if key not in unconflicted:
+                conflicted.setdefault(key, set()).add(event_id)
+                memberships[event_id] = memberships.get(event_id, 0) | 1 << index
     competing = frozenset(memberships)
 
     # The auth chain of a state is the union of the auth chains of its events; the auth difference is every event that
@@ -144,7 +147,6 @@ def find_conflict(rules: V2Rules, state_sets: Sequence[StateMap], events: EventR
     # event which nothing else in some state cites would be replayed. Synapse counts them in, and in generated rooms one
     # merge in fifty would come out differently, so the code follows it.
     everywhere = (1 << len(state_sets)) - 1
-    unconflicted = dict(common)
     memberships |= dict.fromkeys(unconflicted.values(), everywhere)
     graph = read_auth_graph(competing, events)
     difference = graph.not_in_every_chain(memberships, everywhere) - competing

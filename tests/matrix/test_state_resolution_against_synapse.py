@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from peer_environment import synapse_python
+from resolution_scenarios import Scenario, outcomes
 from room_dag import RoomDag, State
 
 from matrix.state_resolution import missing_auth_events, resolve
@@ -22,7 +23,9 @@ FAMILIES = ("1", "10", "12")
 OTHERS = ("2", "6", "11")
 
 
-def questions(room: RoomDag, state_sets: Sequence[tuple[State, ...]], *, persisted: bool) -> Iterator[dict[str, Any]]:
+def questions(
+    room: RoomDag | Scenario, state_sets: Sequence[tuple[State, ...]], *, persisted: bool
+) -> Iterator[dict[str, Any]]:
     """What the oracle reads: the room, its events, and the states to resolve."""
     yield {"room_version": room.room_version.identifier, "room_id": room.room_id}
     for event in room.events.values():
@@ -44,7 +47,7 @@ def ask_synapse(asked: Iterable[dict[str, Any]]) -> list[list[str]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def compare(rooms: Sequence[tuple[RoomDag, Sequence[tuple[State, ...]]]], *, persisted: bool) -> None:
+def compare(rooms: Sequence[tuple[RoomDag | Scenario, Sequence[tuple[State, ...]]]], *, persisted: bool) -> None:
     begun = time.perf_counter()
     ours = [
         (states, room, resolve(room.room_version, states, room.events)) for room, asked in rooms for states in asked
@@ -83,9 +86,15 @@ def test_states_that_a_wrong_server_claims_resolve_as_in_synapse(room_version: s
 
 @pytest.mark.parametrize("room_version", ("10", "12"))
 def test_synapse_agrees_when_it_works_out_the_auth_difference_and_the_subgraph_by_itself(room_version: str) -> None:
-    rooms = []
+    rooms: list[tuple[RoomDag, Sequence[tuple[State, ...]]]] = []
     for seed in range(20):
         room = RoomDag(room_version, seed=seed, servers=3, users_per_server=2).grow(30)
         room.merge()
         rooms.append((room, [*room.merges, *(room.odd_state_sets() for _ in range(10))]))
     compare(rooms, persisted=False)
+
+
+@pytest.mark.parametrize("room_version", FAMILIES + OTHERS)
+def test_every_scenario_has_the_outcome_that_it_has_in_synapse(room_version: str) -> None:
+    scenarios = [Scenario(name, version) for name, version in outcomes() if version == room_version]
+    compare([(scenario, [tuple(scenario.states)]) for scenario in scenarios], persisted=False)
