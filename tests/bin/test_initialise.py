@@ -1,0 +1,138 @@
+"""init does everything with enough rights, says what is missing with too few, and changes nothing the second time."""
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from clusters import Cluster, binaries
+from psycopg.conninfo import make_conninfo
+
+from bin.initialise import InitialiseError, initialise, make_ready
+from eventlog.configuration import Settings, load_settings
+from eventlog.provision import WrongInstallation
+
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module", params=[18, 15])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A cluster of its own: logins are shared by all databases of one."""
+    if binaries(request.param) is None:
+        pytest.skip(f"there is no PostgreSQL {request.param} on this machine")
+    with Cluster(request.param, {"max_replication_slots": "40"}) as one:
+        yield one
+
+
+def _database(cluster: Cluster, login: str, attributes: str, *, owned: bool) -> str:
+    """DSN of a new database for a new login with these attributes."""
+    number = next(_numbers)
+    name = f"{login}_{number}"
+    cluster.execute(f"create role {name} login password 'p' {attributes}")
+    cluster.execute(f"create database {name}" + (f" owner {name}" if owned else ""))
+    return cluster.dsn(name, user=name, password="p")
+
+
+def _settings(tmp_path: Path, dsn: str, **environ: str) -> Settings:
+    settings = load_settings({"WALDEN_DATA_DIR": str(tmp_path / "d"), "WALDEN_DATABASE_DSN": dsn, **environ})
+    make_ready(settings)
+    return settings
+
+
+def _run(settings: Settings) -> list[str]:
+    said: list[str] = []
+    asyncio.run(initialise(settings, said.append))
+    return said
+
+
+def _check_logins(settings: Settings) -> None:
+    for role in ("writer", "roomserver", "reader", "maintenance", "history"):
+        with psycopg.connect(settings.dsn(role)) as connection:  # type: ignore[arg-type]
+            row = connection.execute(
+                "select rolsuper, rolreplication, pg_has_role(%s, 'member') from pg_roles where rolname = current_user",
+                [f"walden_{role}"],
+            ).fetchone()
+            assert row == (False, False, True)
+    with psycopg.connect(settings.dsn("replication")) as connection:
+        row = connection.execute(
+            "select rolsuper, rolreplication, has_schema_privilege('eventlog', 'usage') from pg_roles"
+            " where rolname = current_user"
+        ).fetchone()
+        assert row == (False, True, False)
+
+
+def test_a_superuser_gets_everything_made_once(cluster: Cluster, tmp_path: Path) -> None:
+    settings = _settings(tmp_path, _database(cluster, "admin", "superuser", owned=False))
+    said = _run(settings)
+    assert sum("made login" in sentence for sentence in said) == 6
+    assert sum("replication slot" in sentence for sentence in said) == 2
+    assert _run(settings) == []
+    _check_logins(settings)
+    assert (tmp_path / "d" / "logins.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_role_that_may_make_roles_and_grant_replication_is_enough_from_16(cluster: Cluster, tmp_path: Path) -> None:
+    dsn = _database(cluster, "maker", "createrole replication", owned=True)
+    settings = _settings(tmp_path, dsn)
+    if cluster.version < 16:
+        with pytest.raises(InitialiseError, match="administrator"):
+            _run(settings)
+        return
+    # The group roles of the cluster are another installation's: that is what the administrator has to grant.
+    for group in ("writer", "roomserver", "reader", "maintenance", "history"):
+        cluster.execute(
+            f"do $$ begin if exists (select from pg_roles where rolname = 'walden_{group}') then"
+            f" grant walden_{group} to {psycopg.conninfo.conninfo_to_dict(dsn)['user']} with admin option; end if; end $$"
+        )
+    _run(settings)
+    assert _run(settings) == []
+    _check_logins(settings)
+
+
+def test_too_few_rights_give_the_sql_that_makes_the_next_attempt_succeed(cluster: Cluster, tmp_path: Path) -> None:
+    dsn = _database(cluster, "plain", "", owned=False)
+    settings = _settings(tmp_path, dsn)
+    with pytest.raises(InitialiseError, match="administrator") as refused:
+        _run(settings)
+    script = str(refused.value).split("\n\n", 1)[1]
+    with pytest.raises(InitialiseError, match="administrator") as again:
+        _run(settings)
+    assert str(again.value).split("\n\n", 1)[1] == script, "the passwords in the script must be the ones that are kept"
+    name = str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
+    with psycopg.connect(cluster.dsn(name), autocommit=True) as administrator:
+        administrator.execute(script.encode())
+    _run(settings)
+    assert _run(settings) == []
+    _check_logins(settings)
+
+
+def test_a_role_with_a_dsn_of_its_own_gets_no_login(cluster: Cluster, tmp_path: Path) -> None:
+    dsn = _database(cluster, "admin", "superuser", owned=False)
+    said = _run(_settings(tmp_path, dsn, WALDEN_DATABASE_HISTORY_DSN=make_conninfo(dsn, application_name="mine")))
+    assert not any("_history" in sentence for sentence in said)
+
+
+def test_the_database_of_another_server_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    dsn = _database(cluster, "admin", "superuser", owned=False)
+    _run(_settings(tmp_path / "one", dsn, WALDEN_SERVER_NAME="one.example"))
+    with pytest.raises(WrongInstallation, match=r"belongs to the server one\.example"):
+        _run(_settings(tmp_path / "two", dsn, WALDEN_SERVER_NAME="two.example"))
+    with pytest.raises(WrongInstallation, match="signed with"):
+        _run(_settings(tmp_path / "three", dsn, WALDEN_SERVER_NAME="one.example"))
+
+
+def test_logins_lost_with_their_cluster_are_made_again_with_the_kept_passwords(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    settings = _settings(tmp_path, _database(cluster, "admin", "superuser", owned=False))
+    _run(settings)
+    before = settings.dsn("writer")
+    login = psycopg.conninfo.conninfo_to_dict(before)["user"]
+    cluster.execute(f'drop role "{login}"')
+    assert _run(settings) == [f"made login {login}"]
+    assert settings.dsn("writer") == before
+    psycopg.connect(before).close()
