@@ -6,6 +6,8 @@ restart finds the same entries waiting for the same events.
 
 from __future__ import annotations
 
+from collections import deque
+
 from psycopg import AsyncConnection
 
 from roomserver.effects import Effects
@@ -23,11 +25,14 @@ class Deferrals:
         self._shard = shard
         self._waiting: dict[int, tuple[Entry, set[str]]] = {}
         self._by_event: dict[str, set[int]] = {}
+        # Rooms that stand still for a resolution, with their entries in order, the one being resolved first.
+        self._rooms: dict[str, deque[Entry]] = {}
 
     async def load(self, connection: AsyncConnection) -> None:
         """Reads what waits from the table."""
         self._waiting.clear()
         self._by_event.clear()
+        self._rooms.clear()
         cursor = await connection.execute(SQL["deferred"], {"shard": self._shard})
         for (
             entry,
@@ -52,13 +57,35 @@ class Deferrals:
 
     def holds(self, entry: int) -> bool:
         """Whether the entry waits."""
-        return entry in self._waiting
+        return entry in self._waiting or any(entry == e.id for queue in self._rooms.values() for e in queue)
 
     def blocks(self, room_id: str) -> bool:
         """Whether everything in a room must wait; a missing event holds up only what rests on it."""
-        return False
+        return room_id in self._rooms
 
-    def defer(self, entry: Entry, reason: str, missing: list[str], effects: Effects) -> None:
+    def blocked_rooms(self) -> list[str]:
+        """The rooms that stand still."""
+        return list(self._rooms)
+
+    def first(self, room_id: str) -> Entry:
+        """The entry that a room stands still for."""
+        return self._rooms[room_id][0]
+
+    def unblock(self, room_id: str, effects: Effects) -> list[Entry]:
+        """Lets a room go on: the entries that waited behind the first, to be judged next."""
+        first, *rest = self._rooms.pop(room_id)
+        effects.finished += [first.id, *(entry.id for entry in rest)]
+        return rest
+
+    def block(self, entry: Entry, effects: Effects) -> None:
+        """Lets an entry wait for its room's resolution; the first of a room is the one that needs it."""
+        assert entry.room_id is not None
+        queue = self._rooms.setdefault(entry.room_id, deque())
+        reason = "order" if queue else "resolution"
+        queue.append(entry)
+        effects.put("deferred", ("entry",), entry=entry.id, room_id=entry.room_id, reason=reason, missing=[])
+
+    def defer(self, entry: Entry, missing: list[str], effects: Effects) -> None:
         """Lets an entry wait for events."""
         if len(self._waiting) >= MAX_WAITING:
             effects.output(
@@ -67,7 +94,7 @@ class Deferrals:
             return
         self._note(entry, set(missing))
         effects.put(
-            "deferred", ("entry",), entry=entry.id, room_id=entry.room_id, reason=reason, missing=sorted(missing)
+            "deferred", ("entry",), entry=entry.id, room_id=entry.room_id, reason="missing", missing=sorted(missing)
         )
 
     def released(self, event_id: str | None, effects: Effects) -> list[Entry]:

@@ -9,7 +9,7 @@ again. State lines other than 0 never change after the position they begin at: e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -17,80 +17,126 @@ from psycopg import AsyncConnection
 
 from matrix.auth_rules import AuthError, check_against_state, check_event_alone
 from matrix.events import Event
+from matrix.room_versions import RoomVersion
 from matrix.state_resolution import Resolution, missing_auth_events, resolve
 from roomserver.effects import Effects
 from roomserver.judge import MissingEvents, change_member, may_redact, relate, replaced
 from roomserver.rooms import Known, Room, StateEvent, StateKey
-from roomserver.store import CREATE, Item, Store
+from roomserver.store import CREATE, SQL, Item, Store
 
 # Levels of auth chains loaded for one resolution; a room has a few dozen at most.
 MAX_ROUNDS = 1_000
 
 Ids = dict[StateKey, str]
+Resolver = Callable[[RoomVersion, Sequence[Ids], Mapping[str, Event]], Awaitable[Resolution]]
+
+
+async def resolve_here(version: RoomVersion, states: Sequence[Ids], events: Mapping[str, Event]) -> Resolution:
+    """Resolves in this process: right for small rooms."""
+    return resolve(version, states, events)
 
 
 class Fork:
-    """One decision, with the events it reads."""
+    """One decision: `gather` reads and resolves, `apply` adds the effects at a position. Between them the room must stand still.
 
-    def __init__(self, connection: AsyncConnection, store: Store, item: Item, effects: Effects) -> None:
+    `resolver` carries a resolution out, here or in another process.
+    """
+
+    def __init__(self, connection: AsyncConnection, store: Store, item: Item, resolver: Resolver) -> None:
         assert item.room is not None and item.event is not None
         self.connection = connection
         self.store = store
         self.item = item
-        self.effects = effects
+        self.resolver = resolver
         self.room: Room = item.room
         self.event: Event = item.event
         self.events: dict[str, Event] = {self.event.event_id: self.event}
         self.entries: dict[str, int] = {self.event.event_id: item.entry.id}
+        self.verdict = ""
+        self.reason: str | None = None
+        self._old: Ids = {}
+        self._new: Mapping[StateKey, str] = {}
+        self._after: Ids = {}
+        self._extremities: set[str] = set()
+        self._resolutions: list[tuple[str, Resolution, list[str]]] = []
+        self._line = 0
+        self._line_is_new = False
+        self._redacts = False
 
-    async def judge(self) -> str:
-        """Decides, adds the effects, returns the verdict. Raises MissingEvents."""
-        room, event, effects = self.room, self.event, self.effects
-        current = await self._state_after(0, room.position)
+    async def gather(self) -> None:
+        """Decides. Raises MissingEvents."""
+        room, event = self.room, self.event
+        current = self._old = self._new = await self._state_after(0, room.position)
         previous = await self._known(event.prev_events)
         before_states = [await self._state_after(known.line, known.position) for known in previous.values()]
-        before = await self._resolve("before", before_states, list(previous))
-        verdict, reason = await self._authorise(before.state, current)
+        before = await self._resolve(before_states)
+        self._resolutions.append(("before", before, list(previous)))
+        self.verdict, self.reason = await self._authorise(before.state, current)
+        self._after = dict(before.state)
+        if event.state_key is not None and self.verdict != "r":
+            self._after[event.type, event.state_key] = event.event_id
+        if self.verdict == "a":
+            self._extremities = (room.extremities - set(event.prev_events)) | {event.event_id}
+            others = await self._known(sorted(self._extremities - {event.event_id}))
+            states = [self._after, *[await self._state_after(k.line, k.position) for k in others.values()]]
+            now = await self._resolve(states)
+            self._resolutions.append(("current", now, [event.event_id, *others]))
+            self._new = now.state
+            self._redacts = await self._may_redact()
+        await self._choose_line(previous)
+        # Whatever changes is read now: `apply` only writes down.
+        changed = self._changes(self._old, self._new) + self._changes(self._after, self._new)
+        ids = {state[key] for key in changed for state in (self._old, self._new, self._after) if key in state}
+        await self._load([event_id for event_id in ids if event_id not in self.events])
+
+    def apply(self, effects: Effects) -> str:
+        """Adds the effects; returns the verdict."""
+        room, event, item = self.room, self.event, self.item
         position = effects.next_position()
-        after: Ids = dict(before.state)
-        if event.state_key is not None and verdict != "r":
-            after[event.type, event.state_key] = event.event_id
-        resolutions = [("before", before, list(previous))]
-        present = current
         annotation: dict[str, Any] = {}
-        if verdict == "a":
-            extremities = (room.extremities - set(event.prev_events)) | {event.event_id}
-            others = await self._known(sorted(extremities - {event.event_id}))
-            states = [after] + [await self._state_after(known.line, known.position) for known in others.values()]
-            now = await self._resolve("current", states, [event.event_id, *others])
-            resolutions.append(("current", now, [event.event_id, *others]))
-            present = now.state
-            annotation = await self._move_current(current, present, position)
-            room.extremities = extremities
+        if self.verdict == "a":
+            annotation = self._move_current(effects, position)
+            room.extremities = self._extremities
             room.depth = max(room.depth, event.depth)
-            annotation |= await self._redact(position)
-            relate(room, event, self.item.entry.id, position, effects)
-        line = await self._line(after, present, previous, position)
-        for purpose, resolution, branches in resolutions:
-            self._record(position, purpose, resolution, branches)
+            if self._redacts:
+                assert event.redacts is not None
+                effects.add(
+                    "redactions",
+                    target=event.redacts,
+                    redaction=event.event_id,
+                    entry=item.entry.id,
+                    room=room.nid,
+                    position=position,
+                )
+                annotation["redacts"] = event.redacts
+            relate(room, event, item.entry.id, position, effects)
+        if self._line_is_new:
+            effects.add("lines", room=room.nid, line=self._line, base_position=position)
+            for key in self._changes(self._after, self._new):
+                value = None
+                if key in self._after:
+                    value = (self.entries[self._after[key]], self.events[self._after[key]])
+                effects.set_state(room, self._line, key, position, value, existed=False)
+        for purpose, resolution, branches in self._resolutions:
+            self._record(effects, position, purpose, resolution, branches)
         effects.output(
             position,
-            self.item.entry.kind,
-            self.item.entry.id,
-            verdict,
+            item.entry.kind,
+            item.entry.id,
+            self.verdict,
             room=room.nid,
-            timeline=position if verdict == "a" else None,
-            line=line,
-            reason=reason,
+            timeline=position if self.verdict == "a" else None,
+            line=self._line,
+            reason=self.reason,
             annotation=annotation or None,
         )
         room.position = position
-        if self.item.entry.seq is not None:
-            room.judged_seq = max(room.judged_seq, self.item.entry.seq)
-            if verdict != "a":
+        if item.entry.seq is not None:
+            room.judged_seq = max(room.judged_seq, item.entry.seq)
+            if self.verdict != "a":
                 room.generation += 1
         effects.touched[room.nid] = room
-        return verdict
+        return self.verdict
 
     async def _state_after(self, line: int, position: int) -> Ids:
         state = await self.store.state_at(self.connection, self.room, line, position)
@@ -121,12 +167,12 @@ class Fork:
             raise MissingEvents([event_id])
         return self.events[event_id]
 
-    async def _resolve(self, purpose: str, states: list[Ids], branches: list[str]) -> Resolution:
+    async def _resolve(self, states: list[Ids]) -> Resolution:
         """Loads the auth chains that the resolution reads, a level per round, and resolves."""
         for _ in range(MAX_ROUNDS):
             missing = missing_auth_events(self.room.version, states, self.events)
             if not missing:
-                return resolve(self.room.version, states, self.events)
+                return await self.resolver(self.room.version, states, self.events)
             found = await self._load(list(missing))
             if len(found) < len(missing):
                 raise MissingEvents(sorted(missing - found.keys()))
@@ -168,13 +214,15 @@ class Fork:
         await self._load([event_id for event_id in wanted.values() if event_id not in self.events])
         return {key: await self._event(event_id) for key, event_id in wanted.items()}
 
-    async def _move_current(self, old: Ids, new: Mapping[StateKey, str], position: int) -> dict[str, Any]:
-        """Brings the main line from one state to another at a position; returns the words for the annotation."""
-        changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
-        await self._load(
-            [e for key in changed for e in (old.get(key), new.get(key)) if e is not None and e not in self.events]
-        )
-        room, event, effects = self.room, self.event, self.effects
+    @staticmethod
+    def _changes(old: Mapping[StateKey, str], new: Mapping[StateKey, str]) -> list[StateKey]:
+        return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+
+    def _move_current(self, effects: Effects, position: int) -> dict[str, Any]:
+        """Brings the main line from one state to the other at a position; returns the words for the annotation."""
+        old, new = self._old, self._new
+        changed = self._changes(old, new)
+        room, event = self.room, self.event
         words: dict[str, Any] = {}
         members: list[list[Any]] = []
         delta: list[list[Any]] = []
@@ -202,59 +250,40 @@ class Fork:
             words["members"] = members
         return words
 
-    async def _redact(self, position: int) -> dict[str, Any]:
+    async def _may_redact(self) -> bool:
         event, room = self.event, self.room
         if event.redacts is None:
-            return {}
+            return False
         target = (await self._load([event.redacts])).get(event.redacts)
-        create, levels = room.state.get(CREATE), room.state.get(("m.room.power_levels", ""))
+        create, levels = self._new.get(CREATE), self._new.get(("m.room.power_levels", ""))
         if target is None or target.verdict != "a" or create is None:
-            return {}
-        if not may_redact(room, event, target.event, create.event, None if levels is None else levels.event):
-            return {}
-        self.effects.add(
-            "redactions",
-            target=event.redacts,
-            redaction=event.event_id,
-            entry=self.item.entry.id,
-            room=room.nid,
-            position=position,
-        )
-        return {"redacts": event.redacts}
+            return False
+        power = None if levels is None else await self._event(levels)
+        return may_redact(room, event, target.event, await self._event(create), power)
 
-    async def _line(
-        self, after: Ids, present: Mapping[StateKey, str], previous: dict[str, Known], position: int
-    ) -> int:
-        """The state line on which the state after the event stands at its position."""
-        if after == present:
-            return 0
+    async def _choose_line(self, previous: dict[str, Known]) -> None:
+        """The state line on which the state after the event stands."""
+        if self._after == self._new:
+            return
         if self.event.state_key is None:
             for known in previous.values():
                 # A line does not change after it begins, so a message may stand on it as well.
-                if known.line and await self._state_after(known.line, known.position) == after:
-                    return known.line
-        cursor = await self.connection.execute(
-            "select coalesce(max(line), 0) + 1 from roomserver.lines where room = %s", [self.room.nid]
-        )
+                if known.line and await self._state_after(known.line, known.position) == self._after:
+                    self._line = known.line
+                    return
+        cursor = await self.connection.execute(SQL["next_line"], {"room": self.room.nid})
         row = await cursor.fetchone()
         assert row is not None
-        line = int(row[0])
-        self.effects.add("lines", room=self.room.nid, line=line, base_position=position)
-        differing = sorted(key for key in after.keys() | present.keys() if after.get(key) != present.get(key))
-        for key in differing:
-            value = None
-            if key in after:
-                event = await self._event(after[key])
-                value = (self.entries[event.event_id], event)
-            self.effects.set_state(self.room, line, key, position, value, existed=False)
-        return line
+        self._line, self._line_is_new = int(row[0]), True
 
-    def _record(self, position: int, purpose: str, resolution: Resolution, branches: list[str]) -> None:
+    def _record(
+        self, effects: Effects, position: int, purpose: str, resolution: Resolution, branches: list[str]
+    ) -> None:
         if resolution.trivial:
             return
         account = resolution.record()
         conflicts = account.pop("conflicts")
-        self.effects.add(
+        effects.add(
             "resolutions",
             room=self.room.nid,
             position=position,

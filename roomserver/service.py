@@ -30,9 +30,10 @@ from eventlog.slots import SlotLost, create_slot, drop_slot
 from roomserver.deferrals import Deferrals
 from roomserver.effects import Effects
 from roomserver.entries import WANTED, Entry, from_row
-from roomserver.forks import Fork
+from roomserver.forks import Fork, resolve_here
 from roomserver.judge import MissingEvents, OffMainLine, judge_event
 from roomserver.metrics import Metrics
+from roomserver.resolving import ProcessResolver
 from roomserver.rooms import Rooms
 from roomserver.store import SQL, Store
 from roomserver.typing import judge_typing, typing_key
@@ -48,6 +49,8 @@ MAX_BYTES = 1 << 20
 MARGIN = timedelta(hours=1)
 CHUNK = 500
 MAX_ATTEMPTS = 3
+# Joined members from which a room's resolutions are carried out aside.
+LARGE_ROOM = 500
 # Sessions in a row that end without having moved the position before the supervisor is left to decide.
 MAX_FAILURES = 30
 # How often a position without output is stored, so that an idle server's slot moves.
@@ -73,9 +76,17 @@ class RoomServer:
         self.lsn = 0
         # Until the stream has passed this, it may show entries that were found in the tables.
         self.seen_until = 0
+        self.large_room = LARGE_ROOM
         self._dsn = component_dsn(settings, "roomserver", direct=True, name=f"roomserver {shard}")
         self._connection: AsyncConnection | None = None
         self._begun = False
+        # Batches and the outcomes of resolutions take turns.
+        self._busy = asyncio.Lock()
+        self._resolving = asyncio.Semaphore(1)
+        self._resolver = ProcessResolver()
+        self._resolutions: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+        self._following: asyncio.Task[None] | None = None
         self._typing_key = typing_key(settings)
 
     async def run(self) -> None:
@@ -108,13 +119,29 @@ class RoomServer:
                     log.warning("the last room server did not stop in order: trying entries singly", shard=self.shard)
                     await self._catch_up(connection, moved_at, singly=True)
                 self._begun = True
-                await self._follow(moved_at)
+                for room_id in self.deferrals.blocked_rooms():
+                    self._start_resolution(self.deferrals.first(room_id))
+                await self._watch(asyncio.create_task(self._follow(moved_at), name="follow"))
             finally:
+                for task in [*self._resolutions]:
+                    task.cancel()
+                await asyncio.gather(*self._resolutions, return_exceptions=True)
                 with contextlib.suppress(psycopg.Error, asyncio.CancelledError):
                     if not connection.closed and not connection.broken:
                         await asyncio.shield(
                             connection.execute(SQL["leave"], {"shard": self.shard, "owner": self.owner})
                         )
+
+    async def _watch(self, following: asyncio.Task[None]) -> None:
+        self._following, self._failure = following, None
+        try:
+            await following
+        except asyncio.CancelledError:
+            if self._failure is None:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+                raise
+            raise self._failure from None
 
     async def _connect(self) -> AsyncConnection:
         return await AsyncConnection.connect(self._dsn, autocommit=True, prepare_threshold=0, connect_timeout=10)
@@ -214,8 +241,9 @@ class RoomServer:
                 break
             found += len(entries)
             if singly:
-                for entry in entries:
-                    await self._singly(entry)
+                async with self._busy:
+                    for entry in entries:
+                        await self._singly(entry)
             else:
                 await self._process(entries, None)
             connection = self._live()
@@ -255,6 +283,10 @@ class RoomServer:
 
     async def _process(self, entries: Sequence[Entry], end_lsn: int | None, typing: Sequence[Message] = ()) -> None:
         """Judges entries in order and commits; what fails is done again singly."""
+        async with self._busy:
+            await self._process_alone(entries, end_lsn, typing)
+
+    async def _process_alone(self, entries: Sequence[Entry], end_lsn: int | None, typing: Sequence[Message]) -> None:
         with self.metrics.batch(len(entries)):
             try:
                 await self._judge(entries, end_lsn, typing)
@@ -335,14 +367,17 @@ class RoomServer:
                     if item.entry.kind == "u":
                         verdict = judge_user_entry(item, self.store, effects)
                     elif item.entry.room_id is not None and self.deferrals.blocks(item.entry.room_id):
-                        self.deferrals.defer(item.entry, "order", [], effects)
+                        self.deferrals.block(item.entry, effects)
                         continue
                     else:
                         verdict = judge_event(item, self.store, effects)
                 except MissingEvents as missing:
-                    self.deferrals.defer(item.entry, "missing", missing.event_ids, effects)
+                    self.deferrals.defer(item.entry, missing.event_ids, effects)
                     continue
                 except OffMainLine:
+                    if item.room is not None and item.room.joined > self.large_room:
+                        self._resolve_aside(item.entry, effects)
+                        continue
                     # What was decided so far is committed first; the rest of the chunk is made ready again after it.
                     await self._commit(effects, None)
                     await self._off_main_line(item.entry, Effects(self.position))
@@ -361,23 +396,65 @@ class RoomServer:
 
     async def _off_main_line(self, entry: Entry, effects: Effects) -> None:
         connection = self._live()
-        if entry.room_id is not None:
-            self.rooms.forget(entry.room_id)
+        assert entry.room_id is not None
+        self.rooms.forget(entry.room_id)
         (item,) = await self.store.prepare(connection, [entry])
         self.metrics.off_main_line.inc()
         try:
-            verdict = await Fork(connection, self.store, item, effects).judge()
-            self.metrics.verdict(verdict)
+            fork = Fork(connection, self.store, item, resolve_here)
+            await fork.gather()
+            self.metrics.verdict(fork.apply(effects))
         except MissingEvents as missing:
-            self.deferrals.defer(entry, "missing", missing.event_ids, effects)
+            self.deferrals.defer(entry, missing.event_ids, effects)
         finally:
-            if entry.room_id is not None:
-                self.rooms.forget(entry.room_id)
-        for waiting in self.deferrals.released(entry.event_id, effects):
-            await self._commit(effects, None)
-            await self._judge([waiting], None)
-            effects = Effects(self.position)
+            self.rooms.forget(entry.room_id)
+        await self._go_on(entry, self.deferrals.released(entry.event_id, effects), effects)
+
+    async def _go_on(self, entry: Entry, waiting: Sequence[Entry], effects: Effects) -> None:
+        """Commits what was decided on an entry, then judges what waited for it."""
         await self._commit(effects, None)
+        if waiting:
+            await self._judge(waiting, None)
+
+    def _resolve_aside(self, entry: Entry, effects: Effects) -> None:
+        """A large room's resolution is carried out in another process; the room stands still, the others do not."""
+        self.deferrals.block(entry, effects)
+        self._start_resolution(entry)
+
+    def _start_resolution(self, entry: Entry) -> None:
+        task = asyncio.create_task(self._resolution(entry), name=f"resolution of {entry.room_id}")
+        self._resolutions.add(task)
+        task.add_done_callback(self._resolutions.discard)
+        task.add_done_callback(self._resolution_done)
+
+    def _resolution_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            # A side task may not die unseen: the session ends, and the deferred entry is found again.
+            self._failure = task.exception()
+            if self._following is not None:
+                self._following.cancel()
+
+    async def _resolution(self, entry: Entry) -> None:
+        assert entry.room_id is not None
+        async with self._resolving, await self._connect() as connection:
+            (item,) = await Store(Rooms()).prepare(connection, [entry])
+            fork = Fork(connection, self.store, item, self._resolver)
+            missing: list[str] = []
+            try:
+                await fork.gather()
+            except MissingEvents as error:
+                missing = error.event_ids
+        async with self._busy:
+            effects = Effects(self.position)
+            waiting = self.deferrals.unblock(entry.room_id, effects)
+            self.rooms.forget(entry.room_id)
+            if missing:
+                effects.finished.remove(entry.id)
+                self.deferrals.defer(entry, missing, effects)
+            else:
+                self.metrics.verdict(fork.apply(effects))
+                waiting = [*self.deferrals.released(entry.event_id, effects), *waiting]
+            await self._go_on(entry, waiting, effects)
 
     async def _commit(self, effects: Effects, end_lsn: int | None) -> None:
         if not effects:

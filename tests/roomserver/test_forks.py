@@ -45,7 +45,11 @@ def assert_stored_as_in_dag(dsn: str, dag: RoomDag, verdicts: dict[str, tuple[st
         members = {key[1] for key, e in current.items() if key[0] == "m.room.member"}
         stays = {m for m in members if dag.events[current["m.room.member", m]].content["membership"] == "join"}
         assert joined == len(stays)
-        rows = connection.execute("select user_id, membership from roomserver.memberships").fetchall()
+        rows = connection.execute(
+            "select user_id, membership from roomserver.memberships m join roomserver.rooms n on n.nid = m.room"
+            " where n.room_id = %s",
+            [dag.room_id],
+        ).fetchall()
         assert {row[0] for row in rows if row[1] == "j"} == stays
 
 
@@ -87,3 +91,17 @@ async def test_every_resolution_that_was_not_trivial_is_recorded(provisioned: st
         ).fetchall()
     assert {row[0] for row in rows} == {"before", "current"}
     assert all(row[1] for row in rows)
+
+
+async def test_a_large_rooms_resolutions_are_carried_out_aside_and_its_order_is_kept(
+    provisioned: str, tmp_path: Path
+) -> None:
+    dag = RoomDag("12", 4, servers=3, users_per_server=3).grow(60)
+    other = RoomDag("11", 9, servers=1, users_per_server=3).grow(20)
+    async with running(settings_for(provisioned, tmp_path)) as server:
+        server.large_room = 0
+        count = receive(provisioned, [*dag.events.values(), *other.events.values()])
+        verdicts = await judged(provisioned, count)
+    assert_stored_as_in_dag(provisioned, dag, verdicts)
+    with psycopg.connect(provisioned) as connection:
+        assert connection.execute("select count(*) from roomserver.deferred").fetchone() == (0,)
