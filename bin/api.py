@@ -1,0 +1,124 @@
+"""The API application: which services a process opens, and which endpoints answer.
+
+Invariant: everything is opened before the first request and closed after the last, in the opposite order. Writers and readers know
+nothing of each other; here is where they meet. Adding a reader with endpoints is one line in `READERS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import structlog
+
+from bin.logs import configure_logs
+from bin.web import Gate, Routes, build_app
+from eventlog.head import Head
+from eventlog.key_file import read_key
+from eventlog.pools import Pool, component_dsn, make_pool
+from eventlog.presence import show
+from eventlog.sessions import SessionCache
+from eventlog.settings import Settings
+from eventlog.typing_messages import message_key
+from readers.sync.resources import add_routes as add_sync_routes
+from readers.sync.service import SyncService
+from writer.log_writer import LogWriter
+from writer.passwords import Passwords
+from writer.rate_limits import RateLimits
+from writer.routes import add_routes as add_writer_routes
+from writer.services import Services
+
+log = structlog.get_logger(__name__)
+
+
+class Process:
+    """What one API process has open. Made in the worker, opened on its event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.routes = Routes()
+        self.pool: Pool = make_pool(settings, "writer", name="api")
+        self.reader_pool: Pool = make_pool(settings, "reader", name="api readers")
+        direct = component_dsn(settings, "writer", direct=True, name="api head")
+        self.head = Head(direct)
+        self.sessions = SessionCache(self.pool, component_dsn(settings, "writer", direct=True, name="api sessions"))
+        self.log = LogWriter(
+            self.pool,
+            self.head,
+            server_name=settings.server.name,
+            key=read_key(settings.server.signing_key),
+            typing_key=message_key(settings.server.signing_key.read_bytes()),
+            shards=settings.log.shards,
+            timeout=settings.log.verdict_timeout,
+        )
+        self.passwords = Passwords()
+        self.sync = SyncService(settings, self.head, self.reader_pool)
+        self._stack = AsyncExitStack()
+        self._presence: asyncio.Task[None] | None = None
+        services = Services(
+            settings=settings,
+            pool=self.pool,
+            sessions=self.sessions,
+            log=self.log,
+            passwords=self.passwords,
+            limits=RateLimits(settings.rate_limits),
+        )
+        add_writer_routes(self.routes, services)
+        for add in READERS:
+            add(self)
+
+    async def open(self) -> None:
+        """Opens pools and followers; the first request comes afterwards."""
+        stack = self._stack
+        stack.callback(self.passwords.close)
+        await stack.enter_async_context(self.pool)
+        await stack.enter_async_context(self.reader_pool)
+        await stack.enter_async_context(self.head)
+        await stack.enter_async_context(self.sessions)
+        await stack.enter_async_context(self.log)
+        await stack.enter_async_context(self.sync)
+        dsn = component_dsn(self._settings, "reader", direct=True, name="api")
+        self._presence = asyncio.create_task(show(dsn, "api", lambda: self.sync.feed.positions), name="presence")
+        log.info("the API is open", routes=sum(1 for _ in self.routes.methods()))
+
+    async def close(self) -> None:
+        """Closes everything in the opposite order."""
+        if self._presence is not None:
+            self._presence.cancel()
+        await self._stack.aclose()
+
+
+def _sync(process: Process) -> None:
+    add_sync_routes(process.routes, process.sync)  # type: ignore[arg-type]  # it asks for add_route alone
+
+
+READERS: tuple[Callable[[Process], None], ...] = (_sync,)
+"""What adds the endpoints of the readers that answer in this process."""
+
+
+def compose(settings: Settings) -> tuple[Process, Gate]:
+    """A process's services and the ASGI application that answers with them. Raises ConfigurationError."""
+    process = Process(settings)
+    gate = build_app(
+        process.routes,
+        process.sessions,
+        process,
+        max_body_bytes=settings.client.max_body_bytes,
+        trusted_proxies=settings.client.trusted_proxies,
+    )
+    return process, gate
+
+
+def create_app(settings: Settings) -> Gate:
+    """The ASGI application of a worker process; opens nothing before its lifespan begins. Raises ConfigurationError."""
+    configure_logs(settings, "api")
+    return compose(settings)[1]
+
+
+def main(settings: Settings) -> Any:
+    """Serves clients until told to stop."""
+    from bin.serving import serve
+
+    return serve(settings, federation=False)
