@@ -108,7 +108,10 @@ BY_CLASS: Final[Mapping[str, Fault]] = {
     "XX": Fault(_S, "The server reports corruption or a fault of its own: see its log before anything else."),
 }
 
-_LOST_CONNECTION: Final = Fault(_R, "The connection was lost: see that the server runs and the network reaches it.")
+# Also what a wrong password or a missing database look like: libpq does not hand on why a connection was refused.
+_LOST_CONNECTION: Final = Fault(
+    _R, "The connection was lost or refused: see that the server runs, the network reaches it and the DSN is right."
+)
 _UNKNOWN: Final = Fault(_S, "An unexpected error: report it with the log around it.")
 
 

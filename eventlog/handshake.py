@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+import psycopg
 from psycopg import AsyncClientCursor, AsyncConnection, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
@@ -191,10 +192,16 @@ SETUP: Final[Sequence[tuple[str, Callable[[Setup], Awaitable[None]]]]] = (
 async def shake_hands(subscription: Subscription, start_lsn: int) -> Setup:
     """Connect and take every step. Raises SlotLost, SlotActive, Misconfigured, Interrupted or psycopg.Error."""
     defaults = {"connect_timeout": CONNECT_SECONDS, "fallback_application_name": f"walden {subscription.slot}"}
-    parameters: dict[str, Any] = {**defaults, **conninfo_to_dict(subscription.dsn), "replication": "database"}
-    connection = await AsyncConnection.connect(
-        make_conninfo(**parameters), autocommit=True, cursor_factory=AsyncClientCursor
-    )
+    parameters: dict[str, Any] = {**defaults, **conninfo_to_dict(subscription.dsn)}
+    try:
+        connection = await AsyncConnection.connect(
+            make_conninfo(**{**parameters, "replication": "database"}),
+            autocommit=True,
+            cursor_factory=AsyncClientCursor,
+        )
+    except psycopg.OperationalError as error:
+        await _explain_refusal(make_conninfo(**parameters), error)
+        raise
     setup = Setup(connection, subscription, subscription.slot, start_lsn)
     for purpose, step in SETUP:
         try:
@@ -207,3 +214,16 @@ async def shake_hands(subscription: Subscription, start_lsn: int) -> Setup:
             error.add_note(f"while trying to {purpose} for slot {setup.slot}")
             raise
     return setup
+
+
+async def _explain_refusal(dsn: str, error: psycopg.OperationalError) -> None:
+    """libpq keeps the SQLSTATE of a refused connection to itself, so the commonest cause is looked for: Misconfigured if
+    the role may log in, but not replicate."""
+    try:
+        connection = await AsyncConnection.connect(dsn, autocommit=True)
+    except psycopg.OperationalError:
+        return
+    async with connection:
+        row = await (await connection.execute(QUERIES["may_replicate"])).fetchone()
+    if row is not None and not row[1]:
+        raise Misconfigured(f"role {row[0]} may not replicate", f'run: alter role "{row[0]}" replication') from error

@@ -8,3 +8,9 @@ select current_setting('server_version_num')::int as server_version,
 -- publications --
 -- Those of the wanted publications that this database has.
 select pubname, oid from pg_catalog.pg_publication where pubname = any (%(names)s::text[])
+
+-- may_replicate --
+-- Whether this role may start a walsender, itself or, on Amazon's service, by membership.
+select current_user, r.rolsuper or r.rolreplication or exists (
+    select from pg_catalog.pg_roles g where g.rolname = 'rds_replication' and pg_has_role(current_user, g.oid, 'member'))
+from pg_catalog.pg_roles r where r.rolname = current_user

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
+import select
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from struct import Struct
 from types import TracebackType
@@ -32,11 +32,10 @@ from psycopg.pq import ExecStatus
 
 from eventlog.faults import Failure, Interrupted, Policy, Retries, judge
 from eventlog.handshake import History, Setup, Subscription, shake_hands
+from eventlog.heartbeat import PREFIX, Emit, Heartbeat
 from eventlog.pgoutput import EPOCH_2000, Commit, DecodeError, Decoder, Message, Wanted
 from eventlog.slots import Loss, SlotLost
 
-HEARTBEAT: Final = "walden.heartbeat"
-"""Prefix of the logical messages that the subscriber sends itself through the server; never handed out."""
 MOST_SILENT: Final = 10.0
 """Seconds between status messages where a third of wal_sender_timeout would be more, or the timeout is off: what the
 server knows of our progress, and shows in pg_stat_replication, is never older."""
@@ -48,9 +47,6 @@ GATHER_CONFIRMS: Final = 0.2
 urgent, as the position is stored already."""
 SLICE_BYTES: Final = 128 << 10
 """Decoded at a stretch before other tasks of the process get a turn: about 2 ms."""
-
-Heartbeat = Callable[[bytes], Awaitable[object]]
-"""Emits pg_logical_emit_message(false, HEARTBEAT, payload) over another connection."""
 
 _KEEPALIVE: Final = Struct(">xQqB").unpack_from
 _STATUS: Final = Struct(">cQQQqB").pack
@@ -81,7 +77,7 @@ class Progress:
     server_end: int = 0
     """How far the server says it has read its WAL for us; nothing before it is still to come."""
     heartbeat_seconds: float | None = None
-    """How long the last heartbeat took to come round: the honest lag of an idle system."""
+    """How long the last heartbeat took to come round."""
     reconnects: int = 0
 
 
@@ -93,7 +89,8 @@ class Subscriber:
     that slot, named `slot` and a suffix, made anew on each connection. `adopt_idle`: let the server forget idle WAL
     unasked. By default that is so for temporary copies only, as a durable slot must never be past the stored position: its
     consumer stores the `end_lsn` of batches without items instead. `heartbeat` sends a payload round the loop every
-    `heartbeat_seconds`. A transaction beyond `transaction_bytes` is a DecodeError.
+    `heartbeat_seconds`. A batch that takes over `away_seconds` while the server has more to send costs the connection,
+    which is made again. A transaction beyond `transaction_bytes` is a DecodeError.
 
     Entering and iterating raise SlotLost (catch up from the tables), Misconfigured, DecodeError, an error that `judge`s to
     stop, or the last one when the budget of `retries` is spent.
@@ -111,8 +108,9 @@ class Subscriber:
         temporary_copy_of: str | None = None,
         messages: bool = True,
         adopt_idle: bool | None = None,
-        heartbeat: Heartbeat | None = None,
+        heartbeat: Emit | None = None,
         heartbeat_seconds: float = 15.0,
+        away_seconds: float = 60.0,
         transaction_bytes: int = 256 << 20,
         retries: Retries | None = None,
     ) -> None:
@@ -121,24 +119,25 @@ class Subscriber:
         self._wanted = wanted
         self._transaction_bytes = transaction_bytes
         self._adopt_idle = temporary_copy_of is not None if adopt_idle is None else adopt_idle
-        self._heartbeat = heartbeat
-        self._heartbeat_seconds = heartbeat_seconds
+        self._heartbeat = Heartbeat(heartbeat, heartbeat_seconds) if heartbeat is not None else None
         self._retries = retries or Retries()
         self._delays: Iterator[float] | None = None
         self._setup: Setup | None = None
         self._news = asyncio.Event()
         self._reporter: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
-        self._beat: tuple[bytes, float] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._broken: BaseException | None = None
-        self._opened = self._heard = self._moved = 0.0
+        self._opened = self._heard = self._moved = self._asked = 0.0
+        self._away_seconds = away_seconds
+        self._away_since: float | None = None
         self._missing = False
 
     async def __aenter__(self) -> Self:
         await self._connect(None)
+        self._away_since = time.monotonic()
         if self._heartbeat is not None:
-            self._heart = asyncio.create_task(self._send_heartbeats(self._heartbeat), name="heartbeat")
+            self._heart = asyncio.create_task(self._heartbeat.run(), name="heartbeat")
         return self
 
     async def __aexit__(
@@ -187,14 +186,19 @@ class Subscriber:
             self.progress.delivered = max(self.progress.delivered, batch.end_lsn)
             if batch.items:
                 self._delays = None
+            self._away_since = time.monotonic()
             yield batch
 
     async def _gather(self, max_rows: int, max_bytes: int, max_wait: float) -> Batch:
         items: list[Commit | Message] = []
         rows = size = stretch = 0
-        # Nobody listened while the last batch was processed: the server's silence counts from here.
-        self._heard = self._moved = time.monotonic()
-        deadline = self._heard + max_wait
+        deadline = time.monotonic() + max_wait
+        if self._away_since is not None:
+            # Nobody listened meanwhile: that does not count as the server's silence.
+            away = time.monotonic() - self._away_since
+            self._heard, self._moved, self._away_since = self._heard + away, self._moved + away, None
+        if self._broken is not None:
+            raise self._broken
         while rows < max_rows and size < max_bytes:
             data = self._receive()
             if data is None:
@@ -245,8 +249,10 @@ class Subscriber:
             if item is None:
                 return None
             lsn = item.end_lsn if isinstance(item, Commit) else item.lsn
-            if isinstance(item, Message) and item.prefix == HEARTBEAT:
-                self._returned(item.content)
+            if isinstance(item, Message) and item.prefix == PREFIX:
+                if self._heartbeat is not None:
+                    self._heartbeat.returned(item.content)
+                    progress.heartbeat_seconds = self._heartbeat.seconds
             elif lsn > progress.delivered and (isinstance(item, Message) or item.rows or item.others):
                 progress.received = lsn
                 return item
@@ -259,6 +265,11 @@ class Subscriber:
             progress.server_end = server_end
             self._moved = self._heard
         if asked:
+            # We report before it would have to ask. Asking again at once it waits, to shut down, for a confirmation of its
+            # last WAL, which a stored position may never bring.
+            if self._heard - self._asked < self._interval:
+                raise Interrupted("the server is shutting down", "it is waited for")
+            self._asked = self._heard
             self._send_status()
         return None
 
@@ -269,11 +280,9 @@ class Subscriber:
             return False
         if now - self._heard > self._patience:
             raise Interrupted(f"the server was silent for {self._patience:.0f} s", "see that the network reaches it")
-        if self._beat is not None and now - max(self._beat[1], self._moved) > self._patience:
+        if self._heartbeat is not None and min(self._heartbeat.waited(now), now - self._moved) > self._patience:
             # Under backlog the heartbeat is late, but then something moves: only a standstill is a fault.
             raise Interrupted(f"nothing came round for {self._patience:.0f} s", "see the server's log of its walsender")
-        if self._broken is not None:
-            raise self._broken
         loop = asyncio.get_running_loop()
         socket = self.setup.connection.pgconn.socket
         self._waiter = waiter = loop.create_future()
@@ -293,18 +302,30 @@ class Subscriber:
         """Tell the server where we are, on time whatever the consumer does, and soon after it confirmed something."""
         while True:
             try:
-                async with asyncio.timeout(self._interval):
+                async with asyncio.timeout(min(self._interval, self._away_seconds)):
                     await self._news.wait()
                     await asyncio.sleep(GATHER_CONFIRMS)
             except TimeoutError:
                 pass
             self._news.clear()
+            now = time.monotonic()
             try:
-                self._send_status(ask=time.monotonic() - self._heard >= self._interval)
-            except psycopg.Error as error:
+                if self._away_since is not None and now - self._away_since > self._away_seconds:
+                    self._let_go()
+                self._send_status(ask=now - self._heard >= self._interval)
+            except (psycopg.Error, Interrupted) as error:
                 self._broken = error
-                _wake(self._waiter)
+                if self._waiter is not None and not self._waiter.done():
+                    self._waiter.set_exception(error)
                 return
+
+    def _let_go(self) -> None:
+        """A server that is stuck in writing to us can neither end the session nor finish a checkpoint that gives the slot
+        up, nor shut down: a consumer that takes too long gets its connection again when it is back."""
+        pgconn = self.setup.connection.pgconn
+        if select.select([pgconn.socket], [], [], 0)[0]:
+            pgconn.finish()
+            raise Interrupted(f"a batch took over {self._away_seconds:.0f} s", "see what its consumer waits for")
 
     def _send_status(self, ask: bool = False) -> None:
         """A standby status update; `ask` makes the server answer."""
@@ -317,23 +338,6 @@ class Subscriber:
         pgconn.put_copy_data(_STATUS(b"r", seen, progress.confirmed, progress.confirmed, clock, ask))
         # What the socket does not take now, the next flush or read sends: the message is repeated anyway.
         pgconn.flush()
-
-    async def _send_heartbeats(self, emit: Heartbeat) -> None:
-        while True:
-            if self._beat is None:
-                self._beat = payload, _ = secrets.token_bytes(16), time.monotonic()
-                try:
-                    async with asyncio.timeout(self._patience):
-                        await emit(payload)
-                except (psycopg.Error, OSError) as error:
-                    self._beat = None
-                    _log.warning("heartbeat not sent", slot=self._subscription.slot, error=str(error))
-            await asyncio.sleep(self._heartbeat_seconds)
-
-    def _returned(self, payload: bytes) -> None:
-        if self._beat is not None and self._beat[0] == payload:
-            self.progress.heartbeat_seconds = time.monotonic() - self._beat[1]
-            self._beat = None
 
     async def _connect(self, cause: BaseException | None) -> None:
         """Make the stream (again), within the budget of the outage that `cause` began or prolonged."""
@@ -371,7 +375,9 @@ class Subscriber:
         progress.confirmed = max(progress.confirmed, setup.start_lsn)
         progress.delivered = progress.received = max(progress.delivered, progress.confirmed)
         self._opened = self._heard = self._moved = time.monotonic()
-        self._broken = self._beat = None
+        self._broken = None
+        if self._heartbeat is not None:
+            self._heartbeat.forget()
         self._reporter = asyncio.create_task(self._report(), name="replication feedback")
 
     async def _disconnect(self) -> None:
@@ -382,8 +388,8 @@ class Subscriber:
             await setup.connection.close()
 
 
-def _wake(waiter: asyncio.Future[None] | None) -> None:
-    if waiter is not None and not waiter.done():
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
         waiter.set_result(None)
 
 

@@ -49,12 +49,11 @@ DEFAULTS: Final = {
 
 
 def unprivileged() -> list[str]:
-    """The command prefix that makes root `nobody` for one command that ends with its parent; empty for others."""
+    """The command prefix that makes root `nobody` for one command; empty for other users."""
     if os.geteuid() != 0:
         return []
     nobody = pwd.getpwnam("nobody")
-    ids = [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
-    return ["setpriv", *ids, "--pdeathsig=INT"]
+    return ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
 
 
 def _give_away(path: Path) -> None:
@@ -107,6 +106,7 @@ class Cluster:
         self.port = _free_port() if tcp else 5432
         self.tcp = tcp
         self.process: subprocess.Popen[bytes] | None = None
+        self.watcher: subprocess.Popen[bytes] | None = None
         _give_away(self.root)
 
     def __enter__(self) -> Self:
@@ -167,6 +167,10 @@ class Cluster:
         command = [*unprivileged(), str(self.bin / "postgres"), "-D", str(self.data), *options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.root)
+        # Ends the server when this process ends, however it does: reading from a pipe whose other end is gone returns.
+        # (A signal at the parent's death would be sent when the thread ends that started the server.)
+        watch = ["sh", "-c", 'read -r _; kill -INT "$1"', "watch", str(self.process.pid)]
+        self.watcher = subprocess.Popen(watch, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -184,6 +188,7 @@ class Cluster:
         """Shut down: SIGINT fast (sessions are ended), SIGTERM smart (sessions are waited for), SIGQUIT immediate."""
         if self.process is None:
             return
+        self._end_watcher()
         self.process.send_signal(how)
         try:
             self.process.wait(START_SECONDS)
@@ -195,6 +200,7 @@ class Cluster:
         """kill -9 of the server and of every process it started, as a crash would leave it."""
         if self.process is None:
             return
+        self._end_watcher()
         children = list(self._children())
         self.process.kill()
         for child in children:
@@ -204,7 +210,7 @@ class Cluster:
         self.process = None
         deadline = time.monotonic() + START_SECONDS
         # A child that still lives holds the shared memory, and the next start would be refused.
-        while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+        while any(map(_lives, children)) and time.monotonic() < deadline:
             time.sleep(0.01)
 
     def restart(self, how: signal.Signals = signal.SIGINT) -> None:
@@ -227,6 +233,13 @@ class Cluster:
         self.kill()
         shutil.rmtree(self.root, ignore_errors=True)
 
+    def _end_watcher(self) -> None:
+        # Before the server ends: afterwards its process id may be another's.
+        if self.watcher is not None:
+            self.watcher.kill()
+            self.watcher.communicate()
+            self.watcher = None
+
     def _children(self) -> Iterator[int]:
         assert self.process is not None
         for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -234,6 +247,13 @@ class Cluster:
                 fields = stat.read_text().rpartition(")")[2].split()
                 if int(fields[1]) == self.process.pid:
                     yield int(stat.parent.name)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _free_port() -> int:

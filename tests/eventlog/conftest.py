@@ -1,0 +1,5 @@
+"""Fixtures of the event log's tests."""
+
+from replicated_log import log, running
+
+__all__ = ["log", "running"]
