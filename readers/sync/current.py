@@ -7,6 +7,7 @@ once per batch, after all of it has been applied.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from time import monotonic, time
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from readers.sync.event_bytes import client_event
 from readers.sync.events import Events
 from readers.sync.outputs import Output
 from readers.sync.rooms import Receipt, Room, Rooms, Typing
+from readers.sync.unread import PUSH_RULES, Unread, evaluator_of
 from readers.sync.users import AccountData, Change, Stay, User, Users
 
 log = structlog.get_logger(__name__)
@@ -32,6 +34,7 @@ class Current:
         self.rooms = Rooms(positions)
         self.users = Users()
         self.events = Events()
+        self.unread = Unread(self.rooms, self.events)
         self._woken: set[User] = set()
         self._ahead: set[asyncio.Future[None]] = set()
 
@@ -75,6 +78,11 @@ class Current:
             room = self.rooms.touch(nid, output.room_id or "", output.shard, output.position)
             if output.annotation is not None and (target := output.notes.get("redacts")) is not None:
                 self._redact(room, output, target)
+            if output.annotation is not None and room.basis is not None:
+                if (joined := output.notes.get("joined")) is not None:
+                    room.basis = replace(room.basis, joined=joined)
+                if output.type == "m.room.power_levels" or "state" in output.notes:
+                    room.basis = None
             self.rooms.add(room, output)
             self._concern_room(nid, output)
         if output.annotation is not None and (members := output.notes.get("members")) is not None:
@@ -96,7 +104,17 @@ class Current:
         joined_at = None if before is None else before.joined_at
         if new == "j" and old != "j":
             joined_at = position
+        if new != "j" or old != "j":
+            user.unread.pop(nid, None)
         self.users.place(user, nid, Stay(room_id, shard, new, position, joined_at))
+
+    def learn(self, user: User, kind: str, content: Any) -> None:
+        """Takes what global account data says to the server."""
+        if kind == IGNORED_USERS:
+            user.ignored = ignored_users(content)
+        elif kind == PUSH_RULES:
+            user.evaluator = evaluator_of(content)
+            user.unread.clear()
 
     def _redact(self, room: Room, output: Output, target: str) -> None:
         self.events.redacted(target)
@@ -137,8 +155,8 @@ class Current:
                 user.add_account_data(
                     AccountData(output.shard, output.position, body.get("room_id") or "", body["type"], content)
                 )
-                if body["type"] == IGNORED_USERS and not body.get("room_id"):
-                    user.ignored = ignored_users(body["content"])
+                if not body.get("room_id"):
+                    self.learn(user, body["type"], body["content"])
                 self._concern(user, output)
 
     def _apply_typing(self, output: Output) -> None:

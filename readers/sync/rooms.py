@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from time import time
 from typing import Any, Final, NamedTuple
 
+from readers.sync.notifications import RoomBasis
 from readers.sync.outputs import Output
 
 MOST_ENTRIES: Final = 100
@@ -53,6 +54,7 @@ class Room:
     """One room's recent past, complete after `floor` (timeline) and `receipts_floor`."""
 
     __slots__ = (
+        "basis",
         "bytes",
         "entries",
         "floor",
@@ -64,14 +66,14 @@ class Room:
         "room_id",
         "shard",
         "typing",
-        "version",
     )
 
     def __init__(self, nid: int, room_id: str, shard: int, floor: int) -> None:
         self.nid = nid
         self.room_id = room_id
         self.shard = shard
-        self.version: str | None = None
+        self.basis: RoomBasis | None = None
+        """What push rules ask of the room, once somebody has asked."""
         self.floor = floor
         self.receipts_floor = floor
         self.last = floor

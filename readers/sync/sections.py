@@ -50,12 +50,14 @@ class Renderer:
             data = of_rooms.pop(recent.room.room_id, None)
             members = self._recent(recent, plan.typing.get(recent.nid), data)
             if members:
-                sections.join.append(response.room(recent.room.room_id, members))
+                sections.join.append(response.room(recent.room.room_id, [*members, *self._unread(recent.nid)]))
         for view in views:
             data = of_rooms.pop(view.ask.room_id, None)
             members = self._view(view, plan.typing.get(view.ask.nid), data, whole)
-            if members:
-                (sections.leave if view.ask.left else sections.join).append(response.room(view.ask.room_id, members))
+            if members and view.ask.left:
+                sections.leave.append(response.room(view.ask.room_id, members))
+            elif members:
+                sections.join.append(response.room(view.ask.room_id, [*members, *self._unread(view.ask.nid)]))
         if of_rooms:
             joined = {stay.room_id: stay.shard for stay in self._user.rooms.values() if stay.membership == "j"}
             for room_id, data in of_rooms.items():
@@ -66,6 +68,9 @@ class Renderer:
 
     def _recent(self, recent: Recent, typing: list[str] | None, data: dict[str, bytes] | None) -> list[bytes]:
         rest = self._rest(recent.receipts, typing, data, recent)
+        if not rest and any(receipt.user_id == self._user.user_id for receipt in recent.receipts):
+            # The counts may have changed, even if the filter leaves out the receipt that changed them.
+            rest.append(b'"ephemeral":' + response.batch([]))
         timeline = recent.timeline
         if not timeline:
             return [self._history([], False, recent.room.last, []), *rest] if rest else []
@@ -134,6 +139,10 @@ class Renderer:
                 b'"account_data":' + response.batch([response.account_data_event(*item) for item in data.items()])
             )
         return rest
+
+    def _unread(self, nid: int) -> list[bytes]:
+        counter = self._user.unread.get(nid)
+        return [] if counter is None else [counter.render(self._shape.filter.unread_thread_notifications)]
 
     def _receipts(self, receipts: list[Receipt], recent: Recent | None) -> list[bytes]:
         # "Servers MUST NOT send the m.read.private receipt to any other user than the one which originally sent it."

@@ -21,7 +21,8 @@ from eventlog.settings import Settings
 from eventlog.tokens import SyncToken
 from matrix.errors import MatrixError, not_found
 from readers.sync import response
-from readers.sync.current import IGNORED_USERS, Current, ignored_users
+from readers.sync.account_data import render_account_data
+from readers.sync.current import IGNORED_USERS, Current
 from readers.sync.feed import SQL, Feed
 from readers.sync.incremental import Plan, plan_incremental, plan_initial
 from readers.sync.invites import render_invites
@@ -31,6 +32,7 @@ from readers.sync.request import Shape, Shapes, SyncRequest
 from readers.sync.sections import Renderer
 from readers.sync.sessions import Session, Sessions
 from readers.sync.tables import RoomView, Tables
+from readers.sync.unread import PUSH_RULES
 from readers.sync.users import AccountData, Change, Stay, User
 
 log = structlog.get_logger(__name__)
@@ -193,9 +195,9 @@ class SyncService:
                 cursor = await connection.execute(SQL["rooms_of_user"], {"user_id": user_id, "now": now})
                 rows = await cursor.fetchall()
                 cursor = await connection.execute(
-                    SQL["global_account_data"], {"user_id": user_id, "type": IGNORED_USERS}
+                    SQL["global_account_data"], {"user_id": user_id, "types": [IGNORED_USERS, PUSH_RULES]}
                 )
-                ignored = await cursor.fetchone()
+                told = await cursor.fetchall()
         except BaseException as error:
             users.forget(user)
             loaded.set_exception(error if isinstance(error, Exception) else RuntimeError("loading was cancelled"))
@@ -204,8 +206,9 @@ class SyncService:
         for nid, room_id, shard, version, membership, position, joined_at, forgotten in rows:
             self.current.events.learn_version(nid, version)
             users.place(user, nid, Stay(room_id, shard, membership, position, joined_at, forgotten))
-        if ignored is not None and not any(d.type == IGNORED_USERS for d in user.account_data):
-            user.ignored = ignored_users(orjson.loads(ignored[0]))
+        for kind, content in told:
+            if not any(entry.type == kind for entry in user.account_data):
+                self.current.learn(user, kind, orjson.loads(content))
         # What came meanwhile came after the positions that were read.
         for change in user.changes:
             self.current.place(user, change.nid, change.room_id, change.shard, change.position, change.new, change.old)
@@ -231,24 +234,31 @@ class SyncService:
             assert since is not None
             plan = plan_incremental(current, user, session, shape, now, since, changes)
         account_data = [a for a in user.account_data if since is not None and a.position > since[a.shard]]
-        renderer = Renderer(user, request.device_id, shape)
-        if known and not plan.asks and not plan.invites:
-            sections = renderer.render(plan, [], account_data, full)
-            invites: tuple[list[bytes], list[bytes]] = ([], [])
-        else:
-            views, account_data, invites = await self._read(user, session, shape, plan, since, known, account_data)
-            sections = renderer.render(plan, views, account_data, full)
-        told = [
-            response.account_data_event(a.type, a.content)
-            for a in {a.type: a for a in account_data if not a.room_id}.values()
-            if shape.filter.account_data.matches(a.type)
-        ]
+        uncounted = self._uncounted(user, plan)
+        views: list[RoomView] = []
+        invites: tuple[list[bytes], list[bytes]] = ([], [])
+        if not known or plan.asks or plan.invites or uncounted:
+            views, account_data, invites = await self._read(
+                user, session, shape, plan, since, known, account_data, uncounted
+            )
+        sections = Renderer(user, request.device_id, shape).render(plan, views, account_data, full)
+        told = render_account_data(user.user_id, account_data, shape.filter.account_data, whole=since is None)
         if not full and not (sections.join or sections.leave or told or invites[0] or invites[1]):
             return None
         session.answer(token)
         return response.whole(
             token, join=sections.join, leave=sections.leave, invite=invites[0], knock=invites[1], account_data=told
         )
+
+    def _uncounted(self, user: User, plan: Plan) -> dict[int, tuple[int, int]]:
+        """The rooms of a plan whose unread counts take asking the tables, as `Unread.count` takes them."""
+        found: dict[int, tuple[int, int]] = {}
+        rooms = [recent.nid for recent in plan.recent] + [ask.nid for ask in plan.asks if not ask.left]
+        for nid in rooms:
+            stay = user.rooms[nid]
+            if not self.current.unread.ready(user, nid, stay.shard, self.feed.positions[stay.shard]):
+                found[nid] = (plan.now[stay.shard], stay.joined_at or 0)
+        return found
 
     async def _read_changes(self, user: User, since: Positions, now: Positions) -> list[Change]:
         async with self._pool.connection() as connection:
@@ -266,10 +276,12 @@ class SyncService:
         since: Positions | None,
         known: bool,
         account_data: list[AccountData],
+        uncounted: dict[int, tuple[int, int]],
     ) -> tuple[list[RoomView], list[AccountData], tuple[list[bytes], list[bytes]]]:
         async with self._pool.connection() as connection:
             views = await Tables(connection, self.current.events, user, session, shape).read(plan.asks)
             invites = await render_invites(connection, self.current.events, user, plan.invites, plan.now)
+            await self.current.unread.count(connection, user, uncounted)
             if not known:
                 cursor = await connection.execute(
                     SQL["account_data"],

@@ -68,8 +68,8 @@ where a.user_id = %(user_id)s and a.position <= (%(now)s::bigint[])[a.shard + 1]
 order by a.position
 
 -- global_account_data --
--- One piece of a user's global account data.
-select content from roomserver.account_data where user_id = %(user_id)s and room_id = '' and type = %(type)s
+-- Pieces of a user's global account data.
+select type, content from roomserver.account_data where user_id = %(user_id)s and room_id = '' and type = any(%(types)s)
 
 -- timelines --
 -- The newest timeline entries of each room in a span of its timeline, newest first.
@@ -219,3 +219,38 @@ where m.user_id = %(user_id)s and m.room = any(%(rooms)s)
 -- heads --
 -- How far every shard of the room server is.
 select position from eventlog.positions where component = 'roomserver' order by shard
+
+-- own_receipts --
+-- A user's receipts in rooms, with the order of the events they point at.
+select c.room, c.thread_id, max(coalesce(c.event_position, 0))
+from roomserver.receipts c
+where c.user_id = %(user_id)s and c.room = any(%(rooms)s) and c.position <= %(upto)s
+  and c.receipt_type in ('m.read', 'm.read.private')
+group by c.room, c.thread_id
+
+-- unread_spans --
+-- The newest events of others after an order in each room's timeline.
+select r.i::int, o.timeline, o.entry
+from unnest(%(rooms)s::bigint[], %(after)s::bigint[], %(upto)s::bigint[]) with ordinality as r (room, after, upto, i)
+cross join lateral (
+    select t.timeline, t.entry
+    from eventlog.outputs t
+    join eventlog.events e on e.id = t.entry and e.kind = t.kind
+    where t.room = r.room and t.timeline > r.after and t.timeline <= r.upto and t.kind in ('s', 'm') and t.verdict = 'a'
+      and e.sender <> %(user_id)s
+      and (%(types)s::text[] is null or e.type = any(%(types)s) or strpos(e.json, 'm.mentions') > 0)
+    order by t.timeline desc
+    limit %(most)s
+) o
+
+-- notification_basis --
+-- What rules ask of rooms beside the event: how many are joined, who may notify all, and the user's own member event.
+select r.i::int, h.joined, s.type, s.entry
+from unnest(%(rooms)s::bigint[]) with ordinality as r (room, i)
+join roomserver.heads h on h.room = r.room
+join roomserver.state s on s.room = r.room and s.line = 0 and s.valid_to = 9223372036854775807 and s.entry is not null
+    and (s.type, s.state_key) in (('m.room.create', ''), ('m.room.power_levels', ''), ('m.room.member', %(user_id)s))
+
+-- entries_of_events --
+-- Entries by event id.
+select event_id, id from eventlog.event_ids where event_id = any(%(event_ids)s)

@@ -9,7 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from matrix.push_evaluation import DEFAULT_EVALUATOR, Evaluator
+
+if TYPE_CHECKING:
+    from readers.sync.unread import Counter
 
 MOST_USERS: Final = 20_000
 """Users kept."""
@@ -55,6 +60,7 @@ class User:
     __slots__ = (
         "account_data",
         "changes",
+        "evaluator",
         "floors",
         "ignored",
         "last",
@@ -62,6 +68,7 @@ class User:
         "nudged_at",
         "rooms",
         "seen_at",
+        "unread",
         "user_id",
         "waiters",
     )
@@ -76,6 +83,8 @@ class User:
         self.changes: deque[Change] = deque()
         self.account_data: deque[AccountData] = deque()
         self.ignored: frozenset[str] = frozenset()
+        self.evaluator: Evaluator = DEFAULT_EVALUATOR
+        self.unread: dict[int, Counter] = {}
         self.loaded: asyncio.Future[None] | None = None
         """Done when memberships and the rest have been read from the tables."""
         self.waiters: set[asyncio.Future[None]] = set()

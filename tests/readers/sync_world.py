@@ -1,4 +1,4 @@
-"""A server in one process for the sync reader's tests: the room server, a log writer, sync services, and clients that keep state."""
+"""A server in one process for the sync reader's tests: room server, log writer, sync services, and clients that keep state."""
 
 from __future__ import annotations
 

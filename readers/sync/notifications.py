@@ -1,0 +1,108 @@
+"""What events do to members by their push rules, as the unread counts need it.
+
+Invariant: an event is read once per process, whoever it is evaluated for, and what it does to all who have changed no rule and are
+not mentioned is found once. Source: client-server API, "Receiving notifications", "Threaded read receipts".
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from matrix.events import Event
+from matrix.power_levels import PowerLevels
+from matrix.push_evaluation import DEFAULT_EVALUATOR, SILENT, Evaluator, EventFacts, Notification, event_facts
+from matrix.room_versions import RoomVersion
+from readers.sync.outputs import Output
+
+MOST_FACTS: Final = 500
+"""Events kept parsed: a message is evaluated for everybody who waits within the same moment."""
+MAIN: Final = "main"
+HOPS: Final = 3
+"""Relations followed to find an event's thread: "a maximum of 3 hops is recommended"."""
+
+TYPES: Final = ("m.room.message", "m.room.encrypted", "m.room.member", "m.room.tombstone", "m.call.invite")
+"""Types of events that the default rules can notify of, mentions aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoomBasis:
+    """What rules ask of a room beside the event."""
+
+    version: RoomVersion
+    joined: int
+    levels: PowerLevels
+
+
+@dataclass(slots=True)
+class Facts:
+    """An event as rules see it. `common` is what it does by the default rules to all whom it does not mention."""
+
+    of_event: EventFacts
+    content: dict[str, Any]
+    common: Notification | None
+
+
+class Notifications:
+    """Evaluates events for members; keeps the latest events parsed."""
+
+    def __init__(self) -> None:
+        self._facts: OrderedDict[int, Facts] = OrderedDict()
+
+    def evaluate(
+        self, output: Output, basis: RoomBasis, evaluator: Evaluator, user_id: str, display_name: str | None
+    ) -> Notification:
+        """What the event does to a member."""
+        if output.sender == user_id or output.redaction is not None:
+            return SILENT
+        facts = self.facts(output, basis)
+        if evaluator is DEFAULT_EVALUATOR and facts.common is not None:
+            return facts.common
+        return evaluator.evaluate(facts.of_event, user_id, display_name)
+
+    def facts(self, output: Output, basis: RoomBasis) -> Facts:
+        """The event, parsed."""
+        facts = self._facts.get(output.entry)
+        if facts is None:
+            pdu = orjson.loads(output.json)
+            event = Event.from_pdu(pdu, basis.version, output.event_id)
+            of_event = event_facts(event, basis.joined, basis.levels)
+            left = of_event.left_of(DEFAULT_EVALUATOR)
+            common = SILENT if not left else None if left[0][0] else left[0][1]
+            facts = self._facts[output.entry] = Facts(of_event, event.content, common)
+            if len(self._facts) > MOST_FACTS:
+                self._facts.popitem(last=False)
+        return facts
+
+
+def relation_of(content: Any) -> tuple[str, str] | None:
+    """(rel_type, event id) that a content relates to."""
+    relation = content.get("m.relates_to") if isinstance(content, dict) else None
+    if not isinstance(relation, dict):
+        return None
+    kind, target = relation.get("rel_type"), relation.get("event_id")
+    return (kind, target) if isinstance(kind, str) and isinstance(target, str) else None
+
+
+def thread_of(content: Any, find: Callable[[str], Any]) -> str | None:
+    """The thread an event is in: its root's id, or `main`; None when an event on the way is not at hand.
+
+    `find` gives the content of an event by id, None when it is not at hand, and an empty object when there is none.
+    """
+    for hop in range(HOPS + 1):
+        relation = relation_of(content)
+        if relation is None:
+            return MAIN
+        kind, target = relation
+        if kind == "m.thread":
+            return target
+        if hop == HOPS:
+            return MAIN
+        content = find(target)
+        if content is None:
+            return None
+    return MAIN

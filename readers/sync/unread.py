@@ -1,0 +1,244 @@
+"""Unread counts: how many events notify a user beyond what they have read, per room and thread.
+
+Invariant: a counter is as of a position; it is moved forward over the room's recent past while that is at hand, and counted
+from the tables otherwise. It is looked at when a response needs it, so users who are away cost nothing.
+Source: client-server API, "Receiving notifications".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+from psycopg import AsyncConnection
+
+from matrix.events import Event
+from matrix.power_levels import PowerLevels
+from matrix.push_evaluation import DEFAULT_EVALUATOR, Evaluator, compile_ruleset
+from matrix.push_rules import PushRuleset
+from readers.sync.events import Events
+from readers.sync.feed import SQL
+from readers.sync.notifications import HOPS, MAIN, TYPES, Notifications, RoomBasis, relation_of, thread_of
+from readers.sync.outputs import Output
+from readers.sync.rooms import Room, Rooms
+from readers.sync.users import User
+
+MOST_UNREAD: Final = 2_000
+"""Unread events counted in a room when counting from the tables; older ones are left out."""
+MOST_AT_ONCE: Final = 10_000
+"""Likewise in all rooms of a response, shared among them but for a hundred each."""
+SLICE: Final = 250
+"""Events evaluated at a stretch before other tasks get a turn."""
+
+PUSH_RULES: Final = "m.push_rules"
+READ: Final = ("m.read", "m.read.private")
+
+
+@dataclass(slots=True)
+class Counter:
+    """The unread counts of a user in a room as of a position.
+
+    `read` gives by thread ("" for unthreaded receipts) the timeline order up to which events are read, `counts` by thread the
+    notifications and highlights beyond.
+    """
+
+    position: int
+    read: dict[str, int]
+    display_name: str | None = None
+    counts: dict[str, list[int]] = field(default_factory=dict)
+
+    def is_read(self, thread: str, timeline: int) -> bool:
+        """Whether an event is read already."""
+        return timeline <= max(self.read.get("", 0), self.read.get(thread, 0))
+
+    def add(self, thread: str, highlight: bool) -> None:
+        """Counts an event."""
+        counts = self.counts.setdefault(thread, [0, 0])
+        counts[0] += 1
+        counts[1] += highlight
+
+    def render(self, threads: bool) -> bytes:
+        """The members unread_notifications and, by threads, unread_thread_notifications."""
+        if not threads:
+            return _counts(b"unread_notifications", [sum(c) for c in zip(*self.counts.values(), strict=True)] or [0, 0])
+        parts = [_counts(b"unread_notifications", self.counts.get(MAIN, [0, 0]))]
+        inner = [_counts(orjson.dumps(root)[1:-1], c) for root, c in self.counts.items() if root != MAIN]
+        if inner:
+            parts.append(b'"unread_thread_notifications":{%b}' % b",".join(inner))
+        return b",".join(parts)
+
+
+def _counts(name: bytes, counts: list[int]) -> bytes:
+    return b'"%b":{"highlight_count":%d,"notification_count":%d}' % (name, counts[1], counts[0])
+
+
+def evaluator_of(content: Any) -> Evaluator:
+    """The evaluator of an m.push_rules as it is stored; the default one if it cannot be read."""
+    try:
+        return compile_ruleset(PushRuleset.from_stored(content))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return DEFAULT_EVALUATOR
+
+
+class Unread:
+    """Counts for the users of this process."""
+
+    def __init__(self, rooms: Rooms, events: Events) -> None:
+        self._rooms = rooms
+        self._events = events
+        self._notifications = Notifications()
+
+    def ready(self, user: User, nid: int, shard: int, applied: int) -> bool:
+        """Brings the user's counter of a room up to the applied position; False if that takes asking the tables."""
+        counter = user.unread.get(nid)
+        if counter is None:
+            return False
+        room = self._rooms.get(nid)
+        if room is None:
+            done = counter.position >= self._rooms.floors[shard]
+        else:
+            done = room.last <= counter.position or self._forward(user, counter, room)
+        if done:
+            counter.position = max(counter.position, applied)
+        else:
+            del user.unread[nid]
+        return done
+
+    def _forward(self, user: User, counter: Counter, room: Room) -> bool:
+        timeline, receipts = room.after(counter.position), room.receipts_after(counter.position)
+        if timeline is None or receipts is None or (timeline and room.basis is None):
+            return False
+        own = [receipt for receipt in receipts if receipt.user_id == user.user_id]
+        for receipt in own:
+            order = next((o.timeline for o in reversed(room.entries) if o.event_id == receipt.event_id), None)
+            if order is None:
+                return False
+            counter.read[receipt.thread_id] = max(counter.read.get(receipt.thread_id, 0), order)
+        if own and counter.counts:
+            # What is read now has to be told from what is not: it is counted again, from where reading ended.
+            if room.basis is not None and counter.read[""] >= room.floor:
+                timeline = room.after(counter.read[""]) or []
+            elif not all(counter.is_read(thread, counter.position) for thread in counter.counts):
+                return False
+            counter.counts.clear()
+        return all(self._count(user, counter, output, room) for output in timeline)
+
+    def _count(self, user: User, counter: Counter, output: Output, room: Room) -> bool:
+        """Counts one event of the cache; False if the tables are needed for it."""
+        if output.annotation is not None:
+            if "redacts" in output.notes:
+                return False
+            for user_id, _, _ in output.notes.get("members") or ():
+                if user_id == user.user_id:
+                    return False
+        assert room.basis is not None
+        outcome = self._notifications.evaluate(output, room.basis, user.evaluator, user.user_id, counter.display_name)
+        if not outcome.notify:
+            return True
+        contents = {o.event_id: o for o in room.entries} if b'"m.relates_to"' in output.json else {}
+
+        def find(event_id: str) -> Any:
+            found = contents.get(event_id)
+            return None if found is None else orjson.loads(found.json)["content"]
+
+        thread = thread_of(self._notifications.facts(output, room.basis).content, find)
+        if thread is None:
+            return False
+        if not counter.is_read(thread, output.timeline or 0):
+            counter.add(thread, outcome.highlight)
+        return True
+
+    async def count(self, connection: AsyncConnection, user: User, asked: dict[int, tuple[int, int]]) -> None:
+        """Counts from the tables: room number → (position to count up to, where the user's stay began)."""
+        if not asked:
+            return
+        rooms = list(asked)
+        counters = {nid: Counter(upto, {"": joined_at}) for nid, (upto, joined_at) in asked.items()}
+        parameters: dict[str, Any] = {
+            "user_id": user.user_id,
+            "rooms": rooms,
+            "upto": max(upto for upto, _ in asked.values()),
+        }
+        for nid, thread, order in await (await connection.execute(SQL["own_receipts"], parameters)).fetchall():
+            read = counters[nid].read
+            read[thread] = max(read.get(thread, 0), order)
+        most = max(100, min(MOST_UNREAD, MOST_AT_ONCE // len(rooms)))
+        parameters |= {
+            "after": [counters[nid].read[""] for nid in rooms],
+            "upto": [asked[nid][0] for nid in rooms],
+            "types": list(TYPES) if user.evaluator is DEFAULT_EVALUATOR else None,
+            "most": most,
+        }
+        spans = await (await connection.execute(SQL["unread_spans"], parameters)).fetchall()
+        bases = await self._read_bases(connection, user, rooms, counters)
+        events = await self._events.fetch(connection, dict.fromkeys(row[2] for row in spans))
+        contents = await self._read_parents(connection, events.values())
+        for number, (i, timeline, entry) in enumerate(spans):
+            if number % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            nid = rooms[i - 1]
+            output, basis, counter = events.get(entry), bases.get(nid), counters[nid]
+            if output is None or basis is None:
+                continue
+            outcome = self._notifications.evaluate(output, basis, user.evaluator, user.user_id, counter.display_name)
+            if outcome.notify:
+                content = self._notifications.facts(output, basis).content
+                thread = thread_of(content, lambda event_id: contents.get(event_id, {})) or MAIN
+                if not counter.is_read(thread, timeline):
+                    counter.add(thread, outcome.highlight)
+        user.unread.update(counters)
+
+    async def _read_bases(
+        self, connection: AsyncConnection, user: User, rooms: list[int], counters: dict[int, Counter]
+    ) -> dict[int, RoomBasis]:
+        rows = await (
+            await connection.execute(SQL["notification_basis"], {"rooms": rooms, "user_id": user.user_id})
+        ).fetchall()
+        events = await self._events.fetch(connection, {row[3] for row in rows})
+        joined: dict[int, int] = {}
+        found: dict[int, dict[str, Event]] = {}
+        for i, count, kind, entry in rows:
+            nid = rooms[i - 1]
+            joined[nid] = count
+            version = self._events.versions.get(nid)
+            if entry in events and version is not None:
+                event = Event.from_pdu(orjson.loads(events[entry].json), version, events[entry].event_id)
+                found.setdefault(nid, {})[kind] = event
+        bases: dict[int, RoomBasis] = {}
+        for nid, state in found.items():
+            if "m.room.create" not in state:
+                continue
+            levels = PowerLevels(state["m.room.create"], state.get("m.room.power_levels"))
+            basis = bases[nid] = RoomBasis(state["m.room.create"].room_version, joined[nid], levels)
+            if (room := self._rooms.get(nid)) is not None:
+                room.basis = basis
+            if "m.room.member" in state:
+                name = state["m.room.member"].content.get("displayname")
+                counters[nid].display_name = name if isinstance(name, str) else None
+        return bases
+
+    async def _read_parents(self, connection: AsyncConnection, outputs: Iterable[Output]) -> dict[str, Any]:
+        """Contents by event id of what the events relate to otherwise than by a thread, a few steps up."""
+        contents: dict[str, Any] = {}
+        wanted: set[str] = set()
+        for output in outputs:
+            if b'"m.relates_to"' in output.json:
+                relation = relation_of(orjson.loads(output.json)["content"])
+                if relation is not None and relation[0] != "m.thread":
+                    wanted.add(relation[1])
+        for _ in range(HOPS):
+            wanted -= contents.keys()
+            if not wanted:
+                break
+            rows = await (await connection.execute(SQL["entries_of_events"], {"event_ids": list(wanted)})).fetchall()
+            events = await self._events.fetch(connection, {row[1] for row in rows})
+            wanted = set()
+            for output in events.values():
+                content = contents[output.event_id] = orjson.loads(output.json)["content"]
+                relation = relation_of(content)
+                if relation is not None and relation[0] != "m.thread":
+                    wanted.add(relation[1])
+        return contents
