@@ -95,13 +95,13 @@ class Gatekeeper:
         await self._lifespan.close()
 
     async def process_resource(
-        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, resource: object, params: dict[str, Any]
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, resource: Any, params: dict[str, Any]
     ) -> None:
         """Once the resource is known, before its responder."""
         for name, value in params.items():
             if "%" in value:
                 params[name] = _decode(value)
-        if req.method in getattr(resource, "public_methods", _NOBODY):
+        if req.method not in resource.protected_methods:
             return
         token = access_token(req)
         session = self._sessions.cached(token) or await self._sessions.session(token)
@@ -173,10 +173,10 @@ class _Joined:
     """The responders of one path, whoever they belong to."""
 
     def __init__(self, methods: dict[str, tuple[object, str]]) -> None:
-        self.public_methods = frozenset(
+        self.protected_methods = frozenset(
             method
             for method, (resource, _) in methods.items()
-            if method in getattr(resource, "public_methods", _NOBODY)
+            if method not in getattr(resource, "public_methods", _NOBODY)
         )
         for method, (resource, name) in methods.items():
             setattr(self, f"on_{method.lower()}", getattr(resource, name))

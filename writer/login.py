@@ -114,8 +114,8 @@ class Login:
 def device_of(body: Body) -> dict[str, Any]:
     """What a login or registration says of its device, as arguments of `Logins.begin`."""
     device_id = short("device_id", text(body, "device_id"))
-    if device_id == "":
-        raise invalid_param("device_id must not be empty.")
+    if device_id is not None and (not device_id or "\0" in device_id):
+        raise invalid_param("device_id must not be empty, nor contain the character U+0000.")
     return {
         "device_id": device_id,
         "display_name": short("initial_device_display_name", text(body, "initial_device_display_name")),
