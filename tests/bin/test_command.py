@@ -1,0 +1,94 @@
+"""The command line: help for everything, one sentence and an exit code for every mistake."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from bin.command import main
+
+
+def _commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*path, name))
+
+
+ALL = dict(_commands(main))
+
+
+def test_every_promised_subcommand_is_there() -> None:
+    promised = "init up migrate api roomserver reader user status doctor demo psql"
+    assert set(promised.split()) <= {path[0] for path in ALL}
+    assert {path[1] for path in ALL if path[0] == "user" and path[1:]} == {
+        "add",
+        "list",
+        "password",
+        "deactivate",
+        "admin",
+    }
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_subcommand_and_option_has_a_help_text(path: tuple[str, ...]) -> None:
+    command = ALL[path]
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+    result = CliRunner().invoke(main, [*path, "--help"])
+    assert result.exit_code == 0
+    assert command.help.split("\n")[0][:40] in result.output
+
+
+def _run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bin.command", *arguments],
+        env={"PATH": "/usr/bin:/bin", **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "code", "message"),
+    [
+        (["nonsense"], {}, 2, "No such command"),
+        (["status"], {"WALDEN_REGISTRATION": "closed"}, 3, "WALDEN_REGISTRATION"),
+        (["status"], {}, 4, ""),
+        (["status", "--json"], {"WALDEN_DATABASE_DSN": "host=/nonexistent dbname=x"}, 4, ""),
+        (["migrate"], {"WALDEN_DATABASE_DSN": "host=/nonexistent dbname=x"}, 4, "cannot be reached"),
+        (["user", "list"], {"WALDEN_DATABASE_DSN": "host=/nonexistent dbname=x"}, 4, "cannot be reached"),
+        (["user", "list"], {}, 3, "run `walden init` first"),
+        (["psql"], {}, 3, "run `walden init` first"),
+        (["reader", "nonsense"], {}, 2, "there are maintenance"),
+        (["postgres"], {"WALDEN_DATABASE_DSN": "dbname=x"}, 3, "no embedded database"),
+        (["doctor"], {"WALDEN_DATABASE_DSN": "host=/nonexistent dbname=x"}, 1, ""),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_its_exit_code(
+    tmp_path: Path, arguments: list[str], environ: dict[str, str], code: int, message: str
+) -> None:
+    done = _run(*arguments, WALDEN_DATA_DIR=str(tmp_path), **environ)
+    assert done.returncode == code, done
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_psql_is_given_the_password_by_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bin import running
+
+    seen: list[object] = []
+    monkeypatch.setattr(running.os, "execve", lambda *arguments: seen.extend(arguments))
+    running.become_psql("host=/s dbname=d user=u password=secret", ("-c", "select 1"))
+    program, arguments, environment = seen
+    assert "secret" not in " ".join([str(program), *arguments])  # type: ignore[misc]
+    assert environment["PGPASSWORD"] == "secret"  # type: ignore[index]
+    assert environment["PGHOST"] == "/s"  # type: ignore[index]
