@@ -1,0 +1,94 @@
+"""Clients of the room endpoints: the real resources over the real database, with the session named in a header."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import falcon.asgi
+import httpx
+import orjson
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool
+
+from bin.web import Request, Response, Routes, _on_matrix_error
+from eventlog.configuration import load_settings
+from eventlog.head import Head
+from eventlog.sessions import Session
+from matrix.errors import MatrixError
+from readers.rooms.routes import add_routes
+
+V1 = "/_matrix/client/v1"
+V3 = "/_matrix/client/v3"
+
+
+class Sessions:
+    """Middleware: who asks is in a header, as `user id/device id`."""
+
+    async def process_resource(self, req: Any, _resp: Any, _resource: Any, params: dict[str, Any]) -> None:
+        user_id, _, device_id = req.get_header("x-session").partition("/")
+        req.context.session = Session(user_id, device_id, b"")
+
+
+class Client:
+    """One user on one device."""
+
+    def __init__(self, http: httpx.AsyncClient, user_id: str, device_id: str = "PHONE") -> None:
+        self._http = http
+        self._headers = {"x-session": f"{user_id}/{device_id}"}
+
+    async def ask(self, path: str, **parameters: Any) -> tuple[int, Any]:
+        """Status and body of a GET. A parameter that is no string goes as JSON; a final underscore of its name is dropped."""
+        query = {
+            name.rstrip("_"): value if isinstance(value, str) else orjson.dumps(value).decode()
+            for name, value in parameters.items()
+        }
+        answer = await self._http.get(path, params=query, headers=self._headers)
+        return answer.status_code, orjson.loads(answer.content)
+
+    async def get(self, path: str, **parameters: Any) -> Any:
+        """The body of a GET that succeeds."""
+        status, body = await self.ask(path, **parameters)
+        assert status == 200, (status, body)
+        return body
+
+    async def refusal(self, path: str, **parameters: Any) -> tuple[int, str]:
+        """Status and errcode of a GET that is refused."""
+        status, body = await self.ask(path, **parameters)
+        assert status != 200, body
+        return status, body["errcode"]
+
+
+class Server:
+    """The endpoints, open for any number of clients."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    def client(self, user_id: str, device_id: str = "PHONE") -> Client:
+        """A client of a user."""
+        return Client(self._http, user_id, device_id)
+
+
+@contextlib.asynccontextmanager
+async def serving(dsn: str) -> AsyncIterator[Server]:
+    """The endpoints over a database."""
+    pool = AsyncConnectionPool(
+        dsn,
+        connection_class=AsyncConnection,
+        min_size=1,
+        max_size=4,
+        kwargs={"autocommit": True, "prepare_threshold": 1},
+        open=False,
+    )
+    async with pool, Head(dsn, want_verdicts=False) as head:
+        routes = Routes()
+        add_routes(routes, pool, head, load_settings(None, {}))
+        app: Any = falcon.asgi.App(request_type=Request, response_type=Response, middleware=[Sessions()])
+        app.req_options.auto_parse_qs_csv = False
+        app.req_options.keep_blank_qs_values = True
+        app.add_error_handler(MatrixError, _on_matrix_error)
+        routes.install(app)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+            yield Server(http)

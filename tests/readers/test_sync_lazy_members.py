@@ -1,0 +1,103 @@
+"""Lazy-loaded members: those who speak, once, and everybody whose membership changed in a gap."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sync_world import Client, World, settings_of, user, world
+
+pytestmark = pytest.mark.postgres
+
+ALICE, BOB, CAROL, DAVE = user("alice"), user("bob"), user("carol"), user("dave")
+
+
+@pytest.fixture
+async def here(provisioned: str, tmp_path: Path) -> AsyncIterator[World]:
+    async with world(settings_of(provisioned, tmp_path)) as made:
+        yield made
+
+
+def lazy(limit: int = 10, **more: Any) -> dict[str, Any]:
+    return {"room": {"state": {"lazy_load_members": True, **more}, "timeline": {"limit": limit}}}
+
+
+def members(client: Client, room: str) -> set[str]:
+    """Whose member events the last response's state has."""
+    told = client.last.get("rooms", {}).get("join", {}).get(room, {"state": {"events": []}})["state"]["events"]
+    return {event["state_key"] for event in told if event["type"] == "m.room.member"}
+
+
+async def test_members_are_told_when_they_speak_and_not_again(here: World) -> None:
+    room = await here.room(ALICE, name="Garden")
+    await here.join(room, BOB, CAROL, DAVE)
+    client = Client(here.sync, BOB, filter=lazy(2))
+    await here.say(room, ALICE, "1")
+    await here.say(room, ALICE, "2")
+    await client.service.current.reach(tuple(client.service._head.positions), 5)
+    await client.sync()
+    assert members(client, room) >= {ALICE, BOB}
+    assert client.room(room)["summary"]["m.heroes"] == [ALICE, CAROL, DAVE]
+    await here.say(room, CAROL, "3")
+    await client.sync(5)
+    assert CAROL not in members(client, room), "the heroes were told already"
+    await here.say(room, ALICE, "4")
+    await client.sync(5)
+    assert members(client, room) == set()
+
+
+async def test_a_response_that_never_arrived_has_told_nobody(here: World) -> None:
+    room = await here.room(ALICE, name="Garden")
+    everybody = [user(f"u{n}") for n in range(8)]
+    await here.join(room, BOB, *everybody)
+    client = Client(here.sync, BOB, filter=lazy(2))
+    await here.say(room, ALICE, "1")
+    await here.say(room, ALICE, "1")
+    await client.settle()
+    since = client.since
+    await here.say(room, everybody[-1], "2")
+    await client.sync(5)
+    assert members(client, room) == {everybody[-1]}
+    await client.sync(since=since)
+    assert members(client, room) == {everybody[-1]}
+    await here.say(room, everybody[-1], "3")
+    await client.sync(5)
+    assert members(client, room) == set()
+
+
+async def test_redundant_members_are_told_when_the_filter_asks_for_them(here: World) -> None:
+    room = await here.room(ALICE, name="Garden")
+    await here.join(room, BOB)
+    client = Client(here.sync, BOB, filter=lazy(include_redundant_members=True))
+    await client.settle()
+    for body in ("1", "2"):
+        await here.say(room, ALICE, body)
+        await client.sync(5)
+        assert members(client, room) == {ALICE}
+
+
+async def test_membership_changes_in_a_gap_are_told_whoever_speaks(here: World) -> None:
+    room = await here.room(ALICE, name="Garden")
+    await here.join(room, BOB, CAROL)
+    client = Client(here.sync, BOB, filter=lazy(2))
+    await client.settle()
+    await here.join(room, DAVE)
+    await here.leave(room, CAROL)
+    for body in ("1", "2", "3"):
+        await here.say(room, ALICE, body)
+    await client.sync(5)
+    assert members(client, room) >= {CAROL, DAVE}
+    assert client.room(room)["summary"]["m.joined_member_count"] == 3
+
+
+async def test_a_room_joined_lately_comes_with_the_own_member_event(here: World) -> None:
+    room = await here.room(ALICE, name="Garden")
+    client = Client(here.sync, BOB, filter=lazy(1))
+    await client.settle()
+    await here.join(room, BOB)
+    await here.say(room, ALICE, "1")
+    await client.settle()
+    assert ("m.room.member", BOB) in client.rooms[room].state
+    assert ("m.room.name", "") in client.rooms[room].state
