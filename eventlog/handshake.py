@@ -22,7 +22,7 @@ from psycopg.rows import dict_row
 
 from eventlog.faults import Interrupted, Misconfigured
 from eventlog.queries import Queries
-from eventlog.slots import Loss, SlotActive, SlotHealth, SlotLost, copy_slot, slot_health
+from eventlog.slots import Loss, SlotActive, SlotHealth, SlotLost, copy_slot, said_as_lost, slot_health
 
 QUERIES: Final = Queries("eventlog", "handshake.sql")
 CONNECT_SECONDS: Final = "10"
@@ -175,7 +175,8 @@ async def start(setup: Setup) -> None:
         sql.Literal(quoted.as_string(setup.connection)),
         sql.Literal("true" if setup.subscription.messages else "false"),
     )
-    await setup.connection.execute(command)
+    with said_as_lost(setup.slot):
+        await setup.connection.execute(command)
 
 
 SETUP: Final[Sequence[tuple[str, Callable[[Setup], Awaitable[None]]]]] = (

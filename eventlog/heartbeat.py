@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-import psycopg
 import structlog
 
 PREFIX: Final = "walden.heartbeat"
@@ -45,7 +44,8 @@ class Heartbeat:
                 try:
                     async with asyncio.timeout(EMIT_SECONDS):
                         await self._emit(self._payload)
-                except (psycopg.Error, OSError) as error:
+                except Exception as error:
+                    # Whatever is wrong with the other connection, the stream goes on without being probed.
                     self.forget()
                     _log.warning("heartbeat not sent", error=str(error))
             await asyncio.sleep(self._every)

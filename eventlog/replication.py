@@ -313,7 +313,8 @@ class Subscriber:
                 if self._away_since is not None and now - self._away_since > self._away_seconds:
                     self._let_go()
                 self._send_status(ask=now - self._heard >= self._interval)
-            except (psycopg.Error, Interrupted) as error:
+            except Exception as error:
+                # Raised where the batches are taken: a stream without reports must not go on in silence.
                 self._broken = error
                 if self._waiter is not None and not self._waiter.done():
                     self._waiter.set_exception(error)

@@ -4,18 +4,21 @@ Invariants: a name carries the OID of its database, because slot names are globa
 an installation must not meet the original's; nothing here drops a slot of another database; nothing waits without a
 bound for other people's transactions.
 
-Every function takes a connection in autocommit, an ordinary one or one opened with `replication="database"` (there with
-`cursor_factory=AsyncClientCursor`: a walsender knows only the simple protocol). LSNs are integers (bytes of WAL).
+Every function takes a connection in autocommit, an ordinary one or one opened with `replication="database"`: parameters
+are merged on the client, as a walsender knows only the simple protocol. LSNs are integers (bytes of WAL).
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import psycopg
+from psycopg import AsyncClientCursor
 from psycopg.rows import dict_row
 
 from eventlog.faults import Failure, Policy
@@ -138,7 +141,7 @@ class SlotHealth:
 
 async def slot_health(connection: Connection, name: str | None = None) -> list[SlotHealth]:
     """The logical slots of this database (or the one named, if it is there), ours and others, sorted by name."""
-    cursor = connection.cursor(row_factory=dict_row)
+    cursor = AsyncClientCursor(connection, row_factory=dict_row)
     await cursor.execute(QUERIES["logical_slots"], {"name": name})
     return [SlotHealth(**row) for row in await cursor.fetchall()]
 
@@ -165,7 +168,7 @@ async def create_slot(
     try:
         return int(await _value(connection, query, name=str(name)))
     except psycopg.errors.LockNotAvailable as error:
-        cursor = await connection.execute(QUERIES["open_write_transactions"])
+        cursor = await AsyncClientCursor(connection).execute(QUERIES["open_write_transactions"])
         open_ones = "; ".join(f"process {pid} in {db} ({app}), {s} s" for pid, db, app, s in await cursor.fetchall())
         raise SlotBlocked(
             f"slot {name} was not made within {lock_timeout} s, a write transaction is open: {open_ones or 'unknown'}",
@@ -192,7 +195,19 @@ async def copy_slot(
         raise SlotLost(
             str(source), Loss.INVALIDATED, found[0].invalidation_reason or found[0].wal_status or "unfinished"
         )
-    return int(await _value(connection, "copy_slot", source=str(source), name=str(name), temporary=temporary))
+    with said_as_lost(str(source)):
+        return int(await _value(connection, "copy_slot", source=str(source), name=str(name), temporary=temporary))
+
+
+@contextlib.contextmanager
+def said_as_lost(slot: str) -> Iterator[None]:
+    """Between a look at a slot and its use it may go: the server's errors for that become SlotLost."""
+    try:
+        yield
+    except psycopg.errors.UndefinedObject as error:
+        raise SlotLost(slot, Loss.MISSING) from error
+    except (psycopg.errors.ObjectNotInPrerequisiteState, psycopg.errors.UndefinedFile) as error:
+        raise SlotLost(slot, Loss.INVALIDATED, error.diag.message_primary or "") from error
 
 
 async def advance_slot(connection: Connection, name: SlotName | str, lsn: int) -> int:
@@ -213,13 +228,13 @@ async def drop_slot(connection: Connection, name: SlotName | str) -> bool:
     _autocommit(connection)
     if not await _ours(connection, str(name)):
         return False
-    cursor = await connection.execute(QUERIES["drop_slot"], {"name": str(name)})
+    cursor = await AsyncClientCursor(connection).execute(QUERIES["drop_slot"], {"name": str(name)})
     return bool(await cursor.fetchall())
 
 
 async def _ours(connection: Connection, name: str) -> bool:
     """False if there is no such slot, ForeignSlot if it is another database's."""
-    cursor = await connection.execute(QUERIES["slot_owner"], {"name": name})
+    cursor = await AsyncClientCursor(connection).execute(QUERIES["slot_owner"], {"name": name})
     owner = await cursor.fetchone()
     if owner is None:
         return False
@@ -235,7 +250,7 @@ async def _ours(connection: Connection, name: str) -> bool:
 
 
 async def _value(connection: Connection, query: str, **values: Any) -> Any:
-    row = await (await connection.execute(QUERIES[query], values or None)).fetchone()
+    row = await (await AsyncClientCursor(connection).execute(QUERIES[query], values or None)).fetchone()
     if row is None:
         raise LookupError(f"query {query} returned no row")
     return row[0]

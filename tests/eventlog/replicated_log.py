@@ -135,9 +135,8 @@ async def log_on(cluster: Cluster) -> AsyncIterator[Log]:
         await create_slot(connection, slot)
         yield Log(cluster, dsn, connection, slot)
     if cluster.process is not None:
-        # A slot in use cannot be dropped, and a database with slots cannot either.
+        # The database stays until its cluster goes (dropping one costs a checkpoint); its slots and sessions do not.
         cluster.execute(f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = '{name}'")
         cluster.execute(
             f"select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = '{name}'"
         )
-        cluster.execute(f"drop database {name} with (force)")

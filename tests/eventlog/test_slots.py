@@ -7,7 +7,7 @@ import pytest
 from clusters import Cluster
 from hypothesis import given
 from hypothesis import strategies as st
-from psycopg import AsyncClientCursor, AsyncConnection
+from psycopg import AsyncConnection
 from replicated_log import Log, eventually, log_on
 
 from eventlog.slots import (
@@ -54,7 +54,7 @@ def test_names_that_the_server_or_we_could_not_read_are_not_made(role: str, suff
 
 async def replication_connection(log: Log) -> AsyncConnection[tuple[object, ...]]:
     dsn = psycopg.conninfo.make_conninfo(log.dsn, replication="database")
-    return await AsyncConnection.connect(dsn, autocommit=True, cursor_factory=AsyncClientCursor)
+    return await AsyncConnection.connect(dsn, autocommit=True)
 
 
 @pytest.mark.postgres
