@@ -42,7 +42,7 @@ def check_event_alone(event: Event, auth_events_by_id: Mapping[str, Event]) -> N
         _check_create(event)
         return
 
-    # 2. "If the event's room_id is not an event ID for an accepted m.room.create event, with the sigil ! instead of $"
+    # 2. The room id, with the sigil $ in place of !, is the id of a create event that was accepted.
     if rules.room_id_is_create_event_id:
         create_id = "$" + event.room_id[1:]
         create = auth_events_by_id.get(create_id)
@@ -51,7 +51,7 @@ def check_event_alone(event: Event, auth_events_by_id: Mapping[str, Event]) -> N
         if create.type != "m.room.create" or create.rejected:
             raise AuthError("The room ID does not name an accepted create event.")
 
-    # 3. "Considering the event's auth_events"
+    # 3. What the event cites as its auth events:
     expected = auth_event_keys(event.type, event.sender, event.state_key, event.content, rules)
     seen = set()
     for event_id in event.auth_events:
@@ -59,25 +59,25 @@ def check_event_alone(event: Event, auth_events_by_id: Mapping[str, Event]) -> N
         if auth_event is None:
             raise UnknownAuthEvent(event_id)
         key = (auth_event.type, auth_event.state_key)
-        # 3.1 "duplicate entries for a given type and state_key pair"
+        # 3.1 No pair of type and state key occurs twice.
         if key in seen:
             raise AuthError(f"There are two auth events for {key}.")
-        # 3.2 "entries whose type and state_key don't match those specified by the auth events selection algorithm"
+        # 3.2 Each is one that the selection would have picked, or could have.
         if key not in expected:
             raise AuthError(f"The auth event {event_id} for {key} is not one to select.")
-        # 3.3 "entries which were themselves rejected"
+        # 3.3 None was rejected when it was received.
         if auth_event.rejected:
             raise AuthError(f"The auth event {event_id} was rejected.")
-        # 3.5 "a room_id which does not match that of the event being authorised"
+        # 3.5 Each is of the same room.
         if auth_event.room_id != event.room_id:
             raise AuthError(f"The auth event {event_id} is of another room.")
         seen.add(key)
-    # 2.4 of versions 1 to 11: "If there is no m.room.create event among the entries"
+    # 2.4 of versions 1 to 11: the create event is one of them.
     if rules.create_event_in_auth_events and _CREATE not in seen:
         raise AuthError("There is no create event among the auth events.")
 
-    # 5.2 "If content has a join_authorised_via_users_server key: if the event is not validly signed by the homeserver
-    # of the user ID denoted by the key". That the signatures are valid has been checked; that it is there is left.
+    # 5.2 A join that names a user who authorises it carries the signature of that user's server. That signatures are
+    # valid has been checked before; that this one is there is left.
     if event.type == "m.room.member" and rules.restricted_join_rule:
         authoriser = event.content.get("join_authorised_via_users_server")
         if "join_authorised_via_users_server" in event.content and (
@@ -88,26 +88,25 @@ def check_event_alone(event: Event, auth_events_by_id: Mapping[str, Event]) -> N
 
 def _check_create(event: Event) -> None:
     rules = event.room_version
-    # 1.1 "If it has any prev_events"
+    # 1.1 Nothing comes before it.
     if event.prev_events:
         raise AuthError("A create event has no previous events.")
     if rules.room_id_is_create_event_id:
-        # 1.2 "If the event has a room_id"
+        # 1.2 It has no room id, since its own id is the room's.
         if "room_id" in event.pdu:
             raise AuthError("A create event has no room ID in this room version.")
-    # 1.2 before version 12: "If the domain of the room_id does not match the domain of the sender"
+    # 1.2 before version 12: the room id has the server name of the sender.
     elif server_name_of(event.room_id) != event.sender_server:
         raise AuthError("The room ID is not of the creating server.")
-    # 1.3 "If content.room_version is present and is not a recognised version"
+    # 1.3 The room version, if it names one, is one that we know.
     if "room_version" in event.content:
         version = event.content["room_version"]
         if not isinstance(version, str) or version not in ROOM_VERSIONS:
             raise AuthError("The room version is not a recognised one.")
-    # 1.4 before version 11: "If content has no creator property"
+    # 1.4 before version 11: it names a creator.
     if not rules.creator_is_create_sender and "creator" not in event.content:
         raise AuthError("The create event names no creator.")
-    # 1.4 "If additional_creators is present in content and is not an array of strings where each string passes the
-    # same user ID validation applied to sender"
+    # 1.4 The additional creators, if any, are a list of what could be senders.
     if rules.privileged_creators and "additional_creators" in event.content:
         additional = event.content["additional_creators"]
         if not isinstance(additional, list) or not all(is_user_id(user) for user in additional):
@@ -127,8 +126,8 @@ def check_against_state(event: Event, state: StateMap) -> None:
         raise AuthError("There is no create event in the state.")
     rules = create.room_version
     sender = event.sender
-    # 4. "If the content of the m.room.create event in the room state has the property m.federate set to false, and the
-    # sender domain of the event does not match the sender domain of the create event"
+    # 4. A room that is not federated (m.federate is false in its create event) takes events of the server that made it
+    # alone.
     if create.content.get("m.federate") is False and event.sender_server != create.sender_server:
         raise AuthError("The room is not federated, and the sender is of another server.")
     # 4. of versions 1 to 5
@@ -141,20 +140,20 @@ def check_against_state(event: Event, state: StateMap) -> None:
         if event.type == "m.room.member":
             check_member(event, state, create, levels)
             return
-        # 6. "If the sender's current membership state is not join"
+        # 6. Only members send anything but memberships.
         member = state.get(("m.room.member", sender))
         if member is None or member.content.get("membership") != "join":
             raise AuthError("The sender is not joined to the room.")
         level = levels.of_user(sender)
-        # 7. "Allow if and only if sender's current power level is greater than or equal to the invite level."
+        # 7. A third-party invite needs the invite level and nothing else.
         if event.type == "m.room.third_party_invite":
             if level < levels.named("invite"):
                 raise AuthError("The sender's power level does not allow inviting.")
             return
-        # 8. "If the event type's required power level is greater than the sender's power level"
+        # 8. The sender has the level that the event's type requires.
         if levels.to_send(event.type, is_state=event.is_state) > level:
             raise AuthError(f"The sender's power level does not allow sending {event.type}.")
-        # 9. "If the event has a state_key that starts with an @ and does not match the sender"
+        # 9. A state key that begins with @ is the sender's own.
         state_key = event.state_key
         if state_key is not None and state_key[:1] == "@" and state_key != sender:
             raise AuthError("The state key is another user's ID.")
@@ -168,10 +167,9 @@ def check_against_state(event: Event, state: StateMap) -> None:
 
 def _check_redaction(event: Event, levels: PowerLevels, level: int | float) -> None:
     """Rule 11 of versions 1 and 2."""
-    # "If the sender's power level is greater than or equal to the redact level, allow."
+    # Who has the redact level redacts anything …
     if level >= levels.named("redact"):
         return
-    # "If the domain of the event_id of the event being redacted is the same as the domain of the event_id of the
-    # m.room.redaction, allow."
+    # … and everybody what has an event id of the same server as the redaction's.
     if event.redacts is None or server_name_of(event.redacts) != server_name_of(event.event_id):
         raise AuthError("The sender's power level does not allow redacting events of other servers.")

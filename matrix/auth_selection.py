@@ -44,30 +44,28 @@ def auth_event_keys(
 
     Where the version's create event is no auth event (12), it is not among them, though `check_against_state` needs it.
     """
-    # "The auth_events for the m.room.create event in a room is empty."
+    # A create event rests on nothing.
     if type == "m.room.create":
         return []
     keys = [_CREATE, _POWER_LEVELS] if room_version.create_event_in_auth_events else [_POWER_LEVELS]
     keys.append(("m.room.member", sender))
     if type != "m.room.member":
         return keys
-    # "The target's current m.room.member event, if any."
+    # A membership rests on the one that it replaces, …
     if state_key is not None and state_key != sender:
         keys.append(("m.room.member", state_key))
     membership = content.get("membership")
-    # "If membership is join, invite or knock, the current m.room.join_rules event"
+    # … if it is a way into the room, on the join rules, …
     if membership in ("join", "invite", "knock"):
         keys.append(_JOIN_RULES)
-    # "If membership is invite and content contains a third_party_invite property, the current
-    # m.room.third_party_invite event with state_key matching content.third_party_invite.signed.token"
+    # … if it is an invite that a third party has signed, on the invitation with its token, …
     if membership == "invite":
         invite = content.get("third_party_invite")
         signed = invite.get("signed") if isinstance(invite, dict) else None
         token = signed.get("token") if isinstance(signed, dict) else None
         if isinstance(token, str):
             keys.append(("m.room.third_party_invite", token))
-    # "If membership is join, content.join_authorised_via_users_server is present, and the room version supports
-    # restricted rooms, then the m.room.member event with state_key matching it."
+    # … and if it is a join that a member authorises, on the membership of that member.
     if membership == "join" and room_version.restricted_join_rule:
         authoriser = content.get("join_authorised_via_users_server")
         if isinstance(authoriser, str) and ("m.room.member", authoriser) not in keys:

@@ -192,7 +192,7 @@ def _check_references(pdu: dict[str, Any], name: str, limit: int, room_version: 
     for reference in references:
         event_id = reference
         if room_version.references_carry_hashes:
-            # "pairs of event id and reference hash"
+            # Old versions name an event with its reference hash.
             if not isinstance(reference, list) or len(reference) != 2 or not isinstance(reference[1], dict):
                 raise bad_json(f"{name} must hold pairs of event ID and hash.")
             event_id = reference[0]

@@ -37,7 +37,7 @@ def check_member(event: Event, state: StateMap, create: Event, levels: PowerLeve
     """Rule 5 of the authorisation rules. Raises AuthError, or BadPowerLevel for malformed levels."""
     rules = create.room_version
     content = event.content
-    # 5.1 "If there is no state_key property, or no membership property in content"
+    # 5.1 There is a state key and a membership.
     if event.state_key is None:
         raise AuthError("A membership needs a state key.")
     if "membership" not in content:
@@ -57,7 +57,7 @@ def check_member(event: Event, state: StateMap, create: Event, levels: PowerLeve
     elif membership == "knock" and rules.knocking:
         _check_knock(event, state, rules)
     else:
-        # 5.8 "Otherwise, the membership is unknown. Reject."
+        # 5.8 No other membership exists.
         raise AuthError("The membership is unknown.")
 
 
@@ -70,36 +70,36 @@ def _check_join(event: Event, state: StateMap, create: Event, levels: PowerLevel
     rules = create.room_version
     user = event.state_key
     assert user is not None
-    # 5.3.1 "If the only previous event is an m.room.create and the state_key is the sender of the m.room.create" (the
-    # creator, before version 11; additional creators join like anybody)
+    # 5.3.1 The first to join, directly after the create event, is its sender (the creator, before version 11). Additional
+    # creators join like anybody.
     if event.prev_events == (create.event_id,) and creators_of(create)[:1] == (user,):
         return
-    # 5.3.2 "If the sender does not match state_key"
+    # 5.3.2 A join is sent by who joins, …
     if event.sender != user:
         raise AuthError("Nobody can join for somebody else.")
     current = membership_of(state, user)
-    # 5.3.3 "If the sender is banned"
+    # 5.3.3 … unless banned.
     if current == "ban":
         raise AuthError("The user is banned.")
     join_rule = _join_rule(state)
-    # 5.3.6 "If the join_rule is public, allow."
+    # 5.3.6 The public joins a public room.
     if join_rule == "public":
         return
     invited = current in ("invite", "join")
-    # 5.3.4 "If the join_rule is invite or knock then allow if membership state is invite or join."
+    # 5.3.4 A room by invitation is joined by who is invited, or changed by who is joined; one to knock on likewise, since
+    # a knock is answered with an invite.
     if join_rule == "invite" or (join_rule == "knock" and rules.knocking):
         if not invited:
             raise AuthError("The room is joined by invitation, and the user has none.")
         return
-    # 5.3.5 "If the join_rule is restricted or knock_restricted"
+    # 5.3.5 A restricted room is joined …
     if (join_rule == "restricted" and rules.restricted_join_rule) or (
         join_rule == "knock_restricted" and rules.knock_restricted_join_rule
     ):
-        # 5.3.5.1 "If membership state is join or invite, allow."
+        # 5.3.5.1 … in the same way, …
         if invited:
             return
-        # 5.3.5.2 "If the join_authorised_via_users_server key in content is not a user with sufficient permission to
-        # invite other users or is not a joined member of the room, reject."
+        # 5.3.5.2 … or with the authorisation of a joined member whose level is enough to invite.
         authoriser = event.content.get("join_authorised_via_users_server")
         if not isinstance(authoriser, str) or membership_of(state, authoriser) != "join":
             raise AuthError("No member of the room has authorised the join.")
@@ -116,14 +116,14 @@ def _check_invite(event: Event, state: StateMap, levels: PowerLevels) -> None:
     if "third_party_invite" in event.content:
         _check_third_party_invite(event, state)
         return
-    # 5.4.2 "If the sender's current membership state is not join"
+    # 5.4.2 Members invite, …
     if membership_of(state, event.sender) != "join":
         raise AuthError("The inviter is not joined to the room.")
-    # 5.4.3 "If target user's current membership state is join or ban"
+    # 5.4.3 … whom neither a membership nor a ban makes it pointless to invite, …
     current = membership_of(state, target)
     if current in ("join", "ban"):
         raise AuthError("The invited user is banned." if current == "ban" else "The invited user is already joined.")
-    # 5.4.4 "If the sender's power level is greater than or equal to the invite level, allow."
+    # 5.4.4 … if they have the invite level.
     if levels.of_user(event.sender) < levels.named("invite"):
         raise AuthError("The inviter's power level does not allow inviting.")
 
@@ -132,29 +132,29 @@ def _check_third_party_invite(event: Event, state: StateMap) -> None:
     """Rule 5.4.1."""
     target = event.state_key
     assert target is not None
-    # 1. "If target user is banned"
+    # 1. The target is not banned.
     if membership_of(state, target) == "ban":
         raise AuthError("The invited user is banned.")
-    # 2. "If content.third_party_invite does not have a signed property"
+    # 2. There is something signed …
     invite = event.content["third_party_invite"]
     signed = invite.get("signed") if isinstance(invite, dict) else None
     if not isinstance(signed, dict):
         raise AuthError("The third-party invite is not signed.")
-    # 3. "If signed does not have mxid and token properties"
+    # 3. … that says whom it is for and which invitation it answers; …
     mxid, token = signed.get("mxid"), signed.get("token")
     if not isinstance(mxid, str) or not isinstance(token, str):
         raise AuthError("The third-party invite lacks mxid or token.")
-    # 4. "If mxid does not match state_key"
+    # 4. … it is for the target, …
     if mxid != target:
         raise AuthError("The third-party invite is for another user.")
-    # 5. "If there is no m.room.third_party_invite event in the current room state with state_key matching token"
+    # 5. … the invitation is in the room, …
     invitation = state.get(("m.room.third_party_invite", token))
     if invitation is None:
         raise AuthError("There is no third-party invite with this token.")
-    # 6. "If sender does not match sender of the m.room.third_party_invite"
+    # 6. … made by who now sends the invite, …
     if event.sender != invitation.sender:
         raise AuthError("The third-party invite was made by another user.")
-    # 7. "If any signature in signed matches any public key in the m.room.third_party_invite event, allow."
+    # 7. … and one of its public keys verifies one of the signatures.
     strict = event.room_version.enforce_canonical_json
     verifications = 0
     for verify_key in _public_keys(invitation.content):
@@ -194,22 +194,19 @@ def _check_leave(event: Event, state: StateMap, levels: PowerLevels) -> None:
     target = event.state_key
     assert target is not None
     current = membership_of(state, target)
-    # 5.5.1 "If the sender matches state_key, allow if and only if that user's current membership state is invite, join,
-    # or knock."
+    # 5.5.1 Whoever is in the room, invited or knocking may leave of their own accord; others have nothing to leave.
     if event.sender == target:
         if current in ("invite", "join") or (current == "knock" and event.room_version.knocking):
             return
         raise AuthError("The user is not in the room, invited to it, or knocking.")
-    # 5.5.2 "If the sender's current membership state is not join"
+    # 5.5.2 Members alone make others leave.
     if membership_of(state, event.sender) != "join":
         raise AuthError("The sender is not joined to the room.")
     level = levels.of_user(event.sender)
-    # 5.5.3 "If the target user's current membership state is ban, and the sender's power level is less than the ban
-    # level"
+    # 5.5.3 To unban somebody takes the ban level, …
     if current == "ban" and level < levels.named("ban"):
         raise AuthError("The sender's power level does not allow unbanning.")
-    # 5.5.4 "If the sender's power level is greater than or equal to the kick level, and the target user's power level
-    # is less than the sender's power level, allow."
+    # 5.5.4 … and like any kick the kick level and more power than the target has.
     if level < levels.named("kick"):
         raise AuthError("The sender's power level does not allow kicking.")
     if levels.of_user(target) >= level:
@@ -219,12 +216,11 @@ def _check_leave(event: Event, state: StateMap, levels: PowerLevels) -> None:
 def _check_ban(event: Event, state: StateMap, levels: PowerLevels) -> None:
     target = event.state_key
     assert target is not None
-    # 5.6.1 "If the sender's current membership state is not join"
+    # 5.6.1 Members ban, …
     if membership_of(state, event.sender) != "join":
         raise AuthError("The sender is not joined to the room.")
     level = levels.of_user(event.sender)
-    # 5.6.2 "If the sender's power level is greater than or equal to the ban level, and the target user's power level is
-    # less than the sender's power level, allow."
+    # 5.6.2 … if they have the ban level and more power than the target.
     if level < levels.named("ban"):
         raise AuthError("The sender's power level does not allow banning.")
     if levels.of_user(target) >= level:
@@ -232,14 +228,14 @@ def _check_ban(event: Event, state: StateMap, levels: PowerLevels) -> None:
 
 
 def _check_knock(event: Event, state: StateMap, rules: RoomVersion) -> None:
-    # 5.7.1 "If the join_rule is anything other than knock or knock_restricted"
+    # 5.7.1 The room can be knocked on.
     join_rule = _join_rule(state)
     if join_rule != "knock" and not (join_rule == "knock_restricted" and rules.knock_restricted_join_rule):
         raise AuthError("The join rule does not let the user knock.")
-    # 5.7.2 "If sender does not match state_key"
+    # 5.7.2 A knock is sent by who knocks, …
     if event.sender != event.state_key:
         raise AuthError("Nobody can knock for somebody else.")
-    # 5.7.3 "If the sender's current membership is not ban, invite, or join, allow."
+    # 5.7.3 … who is neither in the room, nor invited to it, nor banned from it.
     current = membership_of(state, event.sender)
     if current in ("ban", "invite", "join"):
         raise AuthError(f"The user's membership is {current}.")

@@ -25,47 +25,41 @@ def check_power_levels(event: Event, create: Event, current: Event | None, level
     rules = create.room_version
     content = event.content
     if rules.integer_power_levels:
-        # 10.1 "If any of the properties users_default, … in content are present and not an integer"
+        # 10.1 The levels with names of their own are integers.
         for name in LEVEL_DEFAULTS:
             if name in content:
                 parse_level(content[name], rules)
-        # 10.2 "If either of the properties events or notifications in content are present and not an object with
-        # values that are integers"
+        # 10.2 So is everything in `events` and `notifications`.
         for mapping in ("events", "notifications"):
             if mapping in content:
                 _parse_levels(content, mapping, rules)
-    # 10.3 "If the users property in content is not an object with keys that are valid user IDs with values that are
-    # integers"
+    # 10.3 `users` maps user ids to integers (or what stands for one, before version 10).
     users = _parse_levels(content, "users", rules)
     if not all(is_user_id(user) for user in users):
         raise AuthError("users has a key that is not a user ID.")
-    # 10.4 "If the users property in content contains the sender of the m.room.create event or any of the
-    # additional_creators array"
+    # 10.4 It does not name the creators, whose power nothing can change.
     if rules.privileged_creators and any(creator in users for creator in creators_of(create)):
         raise AuthError("Power levels may not name the creators of the room.")
-    # 10.5 "If there is no previous m.room.power_levels event in the room, allow."
+    # 10.5 The first levels of a room may be any.
     if current is None:
         return
-    # 10.6 "For the properties users_default, … check if they were added, changed or removed. If the current value is
-    # higher than the sender's current power level, reject. If the new value is higher …, reject."
+    # 10.6 A level with a name of its own is touched by who has it, and set to what they have at most.
     old_named = _parse_named(current.content, rules)
     new_named = _parse_named(content, rules)
     _check_changes("", old_named, new_named, level)
-    # 10.7 and 10.8, the same for each entry of events and notifications
+    # 10.7 and 10.8 The same holds for each entry of `events` and `notifications`.
     _check_changes(
         "events ", _parse_levels(current.content, "events", rules), _parse_levels(content, "events", rules), level
     )
     if rules.power_to_change_notifications:
         old_notifications = _parse_levels(current.content, "notifications", rules)
         _check_changes("notifications ", old_notifications, _parse_levels(content, "notifications", rules), level)
-    # 10.9 "For each entry being changed in, or removed from, the users property, other than the sender's own entry: if
-    # the current value is greater than or equal to the sender's current power level, reject."
+    # 10.9 A user's entry is touched by who has more than it says, or by that user.
     old_users = _parse_levels(current.content, "users", rules)
     for user, old in old_users.items():
         if user != event.sender and users.get(user) != old and old >= level:
             raise AuthError(f"The sender's power level does not allow changing that of {user}.")
-    # 10.10 "For each entry being added to, or changed in, the users property: if the new value is greater than the
-    # sender's current power level, reject."
+    # 10.10 It is set to what the sender has at most.
     for user, new in users.items():
         if old_users.get(user) != new and new > level:
             raise AuthError(f"The sender's power level does not allow giving {user} the level {new}.")

@@ -55,7 +55,7 @@ def parse_level(value: Any, room_version: RoomVersion) -> int:
         if isinstance(value, str) and _STRINGY_LEVEL.fullmatch(value):
             return int(value)
         if isinstance(value, float) and math.isfinite(value):
-            # "the value is truncated at the decimal point"
+            # What comes after the point is cut off.
             return int(value)
     raise BadPowerLevel(f"{value!r:.40} is not a power level")
 
@@ -95,7 +95,7 @@ class PowerLevels:
             if user_id == self._create.sender or user_id in creators_of(self._create):
                 return CREATOR_LEVEL
         elif not self._exists and user_id in creators_of(self._create):
-            # "If the room contains no m.room.power_levels event, the room's creator has a power level of 100"
+            # A room without power levels obeys its creator.
             return _CREATOR_LEVEL_WITHOUT_EVENT
         value = self._entry("users", user_id)
         return self.named("users_default") if value is None else parse_level(value, self._rules)

@@ -78,7 +78,7 @@ def redact_content(event_type: str, content: dict[str, Any], room_version: RoomV
         return {}
     kept = {key: content[key] for key in keys if key in content}
     if event_type == "m.room.member" and rules.keeps_third_party_invite_signed:
-        # "Additionally, it allows the `signed` key of the `third_party_invite` key."
+        # A third-party invite keeps the part that the auth rules verify.
         invite = content.get("third_party_invite")
         if isinstance(invite, dict) and "signed" in invite:
             kept["third_party_invite"] = {"signed": invite["signed"]}

@@ -22,10 +22,10 @@ def redaction_applies(redaction: Event, target: Event, state: StateMap) -> bool:
     if redaction.room_version.redactions_need_power:
         # Versions 1 and 2: rule 11 of their auth rules has decided.
         return True
-    # 2. "The domain of the redaction event's sender matches that of the original event's sender."
+    # Everybody may redact what their own server has sent, …
     if redaction.sender_server == target.sender_server:
         return True
-    # 1. "The power level of the redaction event's sender is greater than or equal to the redact level."
+    # … and who has the redact level anything.
     create = state.get(("m.room.create", ""))
     if create is None:
         return False

@@ -1,6 +1,6 @@
 """Room versions 1 to 12 as structs of named rules.
 
-Each version is "everything of the one before, except…", in the order and words of its specification page, and no code
+Each version is everything of the one before, except what is listed, in the order of its specification page; and no code
 asks for a version's number: it asks for a rule. Source: room versions specification (content/rooms/v1.md to v12.md).
 """
 

@@ -138,14 +138,13 @@ def servers_that_must_sign(pdu: dict[str, Any], room_version: RoomVersion) -> fr
     servers = set()
     content = pdu["content"]
     is_member = pdu["type"] == "m.room.member"
-    # "unless the event is a 3rd party invite, … the originating server (the server the sender belongs to)"
+    # The sender's server, except that a third-party invite may be completed by another one, …
     if not (is_member and content.get("membership") == "invite" and "third_party_invite" in content):
         servers.add(server_name_of(pdu["sender"]))
-    # "Room versions 1 and 2 also require that a signature is present from the domain in the event_id"
+    # … in old versions the server that the event id names, …
     if room_version.event_id_server_must_sign:
         servers.add(server_name_of(pdu["event_id"]))
-    # "If content has a join_authorised_via_users_server key: if the event is not validly signed by the homeserver of
-    # the user ID denoted by the key, reject."
+    # … and the server of the user who authorises a join.
     if is_member and room_version.restricted_join_rule:
         authoriser = content.get("join_authorised_via_users_server")
         if isinstance(authoriser, str):

@@ -32,14 +32,14 @@ def is_visible(visibility: str, membership: str, *, joined_since: bool) -> bool:
 
     `joined_since`: whether the user has been joined at any point after the event.
     """
-    # 1. "If the history_visibility was set to world_readable, allow."
-    # 2. "If the user's membership was join, allow."
+    # 1. What was open to the world stays so.
+    # 2. Members see what happens while they are there, …
     if visibility == "world_readable" or membership == "join":
         return True
-    # 3. "If history_visibility was set to shared, and the user joined the room at any point after the event was sent"
+    # 3. … where history is shared also what happened before, …
     if visibility == "shared":
         return joined_since
-    # 4. "If the user's membership was invite, and the history_visibility was set to invited, allow."
+    # 4. … and where the invited see it, what happened since they were invited.
     return visibility == "invited" and membership == "invite"
 
 
@@ -53,12 +53,10 @@ def user_may_see(event: Event, user_id: str, *, visibility: str, membership: str
         return True
     if not event.is_state:
         return False
-    # "For m.room.history_visibility events themselves, the user should be allowed to see the event if the
-    # history_visibility before or after the event would allow them to see it."
+    # A change of the setting is visible if it would be on either side of it.
     if event.type == "m.room.history_visibility" and event.state_key == "":
         return is_visible(history_visibility_of(event), membership, joined_since=joined_since)
-    # "Likewise, for the user's own m.room.member events, … if their membership before or after the event would allow
-    # them to see it."
+    # So is a change of the user's own membership.
     if event.type == "m.room.member" and event.state_key == user_id:
         after = event.content.get("membership")
         return isinstance(after, str) and is_visible(visibility, after, joined_since=joined_since)

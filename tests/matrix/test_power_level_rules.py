@@ -141,6 +141,8 @@ def test_a_level_is_changed_up_to_the_sender_s_own(version: str, name: str) -> N
 @pytest.mark.parametrize("version", ALL_VERSIONS)
 @pytest.mark.parametrize("name", [name for name in NAMED if name not in ("users_default", "state_default")])
 def test_a_level_above_the_sender_s_own_is_neither_changed_nor_removed(version: str, name: str) -> None:
+    room = _room(version, **{name: 50})
+    assert room.allows(_change(room, **{name: 0}))
     room = _room(version, **{name: 51})
     assert room.allows(_change(room))
     assert name in room.refusal(_change(room, **{name: 0}))
