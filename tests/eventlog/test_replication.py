@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 from replicated_log import ENTRIES, Log, eventually, log_on
 
 from eventlog.faults import Interrupted, Misconfigured, Retries
-from eventlog.handshake import History
+from eventlog.handshake import SETUP, History, Setup, Subscription
 from eventlog.heartbeat import PREFIX
 from eventlog.pgoutput import UNCHANGED, Column, Commit, Delete, Message, Row, Truncate, Update
 from eventlog.replication import Batch, Subscriber
@@ -285,6 +285,22 @@ async def test_a_slot_that_is_not_there_is_lost_from_the_beginning(log: Log) -> 
     with pytest.raises(SlotLost, match="does not exist"):
         async with log.subscriber():
             pass
+
+
+async def test_a_slot_that_goes_between_the_look_and_the_start_is_said_to_be_lost(log: Log) -> None:
+    async with await AsyncConnection.connect(
+        make_conninfo(log.dsn, replication="database"), autocommit=True, cursor_factory=psycopg.AsyncClientCursor
+    ) as connection:
+        subscription = Subscription(log.dsn, str(log.slot), ("walden_log",), None, True, None)
+        setup = Setup(connection, subscription, str(log.slot), 0)
+        for purpose, step in SETUP:
+            if purpose != "start the stream":
+                await step(setup)
+                continue
+            await drop_slot(log.connection, log.slot)
+            with pytest.raises(SlotLost) as caught:
+                await step(setup)
+    assert caught.value.loss is Loss.MISSING
 
 
 async def test_a_slot_past_the_stored_position_is_lost(log: Log) -> None:
