@@ -119,6 +119,10 @@ update roomserver.attempts set last_error = %(error)s where entry = %(entry)s
 -- The current epoch.
 select epoch, system_identifier, timeline from eventlog.epochs order by ordinal desc limit 1
 
+-- begin_epoch --
+-- Begins an epoch on a new timeline, unless another room server has.
+select eventlog.begin_epoch_v1(%(epoch)s, %(why)s, %(system)s, %(timeline)s)
+
 -- database_oid --
 -- This database's OID, part of every slot name.
 select oid::bigint from pg_database where datname = current_database()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import uuid
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -183,6 +184,7 @@ class RoomServer:
             try:
                 async with subscriber:
                     self.metrics.connected(subscriber)
+                    await self._check_history(subscriber)
                     await self._catch_up(self._live(), moved_at)
                     async for batch in subscriber.batches(
                         max_rows=MAX_ROWS, max_bytes=MAX_BYTES, max_wait=IDLE_SECONDS
@@ -194,6 +196,23 @@ class RoomServer:
                 log.warning("slot lost: working from the tables", slot=str(slot), why=str(loss))
                 self.metrics.slot_losses.inc()
                 await self._remake_slot(str(slot), moved_at)
+
+    async def _check_history(self, subscriber: Subscriber) -> None:
+        """A new timeline is a new epoch: the LSNs stored under the old one mean nothing, the tables tell what is open."""
+        system = subscriber.setup.system
+        row = await (await self._live().execute(SQL["epoch"])).fetchone()
+        assert row is not None
+        epoch, system_id, timeline = row
+        if (system_id, timeline) == (system.system_id, system.timeline):
+            return
+        why = "failover" if system_id == system.system_id else "moved"
+        cursor = await self._live().execute(
+            SQL["begin_epoch"],
+            {"epoch": secrets.token_hex(4), "why": why, "system": system.system_id, "timeline": system.timeline},
+        )
+        begun = await cursor.fetchone()
+        log.warning("a new epoch begins", why=why, before=epoch, epoch=begun and begun[0], timeline=system.timeline)
+        self.lsn = 0
 
     def _live(self) -> AsyncConnection:
         assert self._connection is not None

@@ -234,3 +234,20 @@ async def test_a_cut_connection_in_the_middle_is_made_again(provisioned: str, tm
 
         await asyncio.gather(cut(), *(sender(n) for n in range(4)))
     assert_dense_and_once(provisioned)
+
+
+async def test_a_new_timeline_begins_an_epoch_that_forks_from_the_one_before(provisioned: str, tmp_path: Path) -> None:
+    settings = settings_for(provisioned, tmp_path)
+    async with talk(settings) as t:
+        async with running(settings):
+            room = await t.room()
+        with psycopg.connect(provisioned, autocommit=True) as connection:
+            connection.execute("update eventlog.epochs set timeline = timeline + 7")
+        async with running(settings):
+            await t.writer.send([t.message(room, "on the new timeline")])
+    ((parent, fork, why),) = rows(
+        provisioned, "select parent, forked_at, reason from eventlog.epochs order by ordinal offset 1"
+    )
+    assert parent in {row[0] for row in rows(provisioned, "select epoch from eventlog.epochs")}
+    assert (fork, why) == ([4], "failover")
+    assert_dense_and_once(provisioned)
