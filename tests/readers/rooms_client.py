@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import falcon.asgi
@@ -84,7 +85,7 @@ async def serving(dsn: str) -> AsyncIterator[Server]:
     )
     async with pool, Head(dsn, want_verdicts=False) as head:
         routes = Routes()
-        add_routes(routes, pool, head, load_settings(None, {}))
+        add_routes(routes, pool, head, load_settings({}, Path("walden.toml")))
         app: Any = falcon.asgi.App(request_type=Request, response_type=Response, middleware=[Sessions()])
         app.req_options.auto_parse_qs_csv = False
         app.req_options.keep_blank_qs_values = True

@@ -1,0 +1,335 @@
+-- access --
+-- What decides what a user may read of a room: their memberships and the history visibility over time, on every line.
+select r.nid, r.room_version, r.shard, m.forgotten, a.content, t.of_member, t.line, t.valid_from, t.valid_to, t.value
+from roomserver.rooms r
+left join roomserver.memberships m on m.room = r.nid and m.user_id = %(user_id)s
+left join roomserver.account_data a on a.user_id = %(user_id)s and a.room_id = '' and a.type = 'm.ignored_user_list'
+left join lateral (
+    (select true as of_member, s.line, s.valid_from, s.valid_to, s.membership::text as value
+     from roomserver.state s
+     where s.room = r.nid and s.type = 'm.room.member' and s.state_key = %(user_id)s
+     order by s.line, s.valid_from desc
+     limit 5000)
+    union all
+    (select false, s.line, s.valid_from, s.valid_to, e.json
+     from roomserver.state s
+     left join eventlog.events e on e.id = s.entry and e.kind = 's'
+     where s.room = r.nid and s.type = 'm.room.history_visibility' and s.state_key = ''
+     order by s.line, s.valid_from desc
+     limit 5000)
+) t on true
+where r.room_id = %(room_id)s
+
+-- lines --
+-- Where state lines off a room's main line forked from it.
+select line, base_position from roomserver.lines where room = %(room)s and line = any (%(lines)s)
+
+-- page_backwards --
+-- Accepted events of a room's timeline from an order down to another one, the latest first.
+select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
+       x.redaction
+from (
+    select p.timeline, p.position, p.line, p.annotation, p.entry, p.kind
+    from eventlog.outputs p
+    where p.room = (select r.nid from roomserver.rooms r where r.room_id = %(room_id)s)
+      and p.kind in ('s', 'm') and p.verdict = 'a' and p.timeline is not null
+      and p.timeline <= %(upto)s and p.timeline > %(after)s
+    order by p.timeline desc
+    limit %(most)s
+) o
+join eventlog.events e on e.id = o.entry and e.kind = o.kind and e.kind in ('s', 'm')
+left join roomserver.redactions x on x.target = e.event_id
+order by o.timeline desc
+
+-- page_forwards --
+-- Accepted events of a room's timeline after an order up to another one, the earliest first.
+select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
+       x.redaction
+from (
+    select p.timeline, p.position, p.line, p.annotation, p.entry, p.kind
+    from eventlog.outputs p
+    where p.room = (select r.nid from roomserver.rooms r where r.room_id = %(room_id)s)
+      and p.kind in ('s', 'm') and p.verdict = 'a' and p.timeline is not null
+      and p.timeline <= %(upto)s and p.timeline > %(after)s
+    order by p.timeline
+    limit %(most)s
+) o
+join eventlog.events e on e.id = o.entry and e.kind = o.kind and e.kind in ('s', 'm')
+left join roomserver.redactions x on x.target = e.event_id
+order by o.timeline
+
+-- chosen_backwards --
+-- Like page_backwards, among a bounded number of events those that a filter's types and senders let pass.
+with scanned as materialized (
+    select p.timeline, p.position, p.line, p.annotation, p.entry, p.kind
+    from eventlog.outputs p
+    where p.room = (select r.nid from roomserver.rooms r where r.room_id = %(room_id)s)
+      and p.kind in ('s', 'm') and p.verdict = 'a' and p.timeline is not null
+      and p.timeline <= %(upto)s and p.timeline > %(after)s
+    order by p.timeline desc
+    limit %(scan)s
+),
+chosen as (
+    select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
+           x.redaction
+    from scanned o
+    join eventlog.events e on e.id = o.entry and e.kind = o.kind and e.kind in ('s', 'm')
+    left join roomserver.redactions x on x.target = e.event_id
+    where (%(types)s::text[] is null or e.type like any (%(types)s::text[]))
+      and not e.type like any (%(not_types)s::text[])
+      and (%(senders)s::text[] is null or e.sender = any (%(senders)s::text[]))
+      and not e.sender = any (%(not_senders)s::text[])
+    order by o.timeline desc
+    limit %(most)s
+)
+select c.timeline, c.position, c.line, c.annotation, c.event_id, c.type, c.state_key, c.sender, c.device_id, c.txn_id, c.json,
+       c.redaction, w.scanned, w.last
+from (select count(*) as scanned, min(timeline) as last from scanned) w
+left join chosen c on true
+order by c.timeline desc
+
+-- chosen_forwards --
+-- Like page_forwards, among a bounded number of events those that a filter's types and senders let pass.
+with scanned as materialized (
+    select p.timeline, p.position, p.line, p.annotation, p.entry, p.kind
+    from eventlog.outputs p
+    where p.room = (select r.nid from roomserver.rooms r where r.room_id = %(room_id)s)
+      and p.kind in ('s', 'm') and p.verdict = 'a' and p.timeline is not null
+      and p.timeline <= %(upto)s and p.timeline > %(after)s
+    order by p.timeline
+    limit %(scan)s
+),
+chosen as (
+    select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
+           x.redaction
+    from scanned o
+    join eventlog.events e on e.id = o.entry and e.kind = o.kind and e.kind in ('s', 'm')
+    left join roomserver.redactions x on x.target = e.event_id
+    where (%(types)s::text[] is null or e.type like any (%(types)s::text[]))
+      and not e.type like any (%(not_types)s::text[])
+      and (%(senders)s::text[] is null or e.sender = any (%(senders)s::text[]))
+      and not e.sender = any (%(not_senders)s::text[])
+    order by o.timeline
+    limit %(most)s
+)
+select c.timeline, c.position, c.line, c.annotation, c.event_id, c.type, c.state_key, c.sender, c.device_id, c.txn_id, c.json,
+       c.redaction, w.scanned, w.last
+from (select count(*) as scanned, max(timeline) as last from scanned) w
+left join chosen c on true
+order by c.timeline
+
+-- event --
+-- One accepted event of a room's timeline.
+select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
+       x.redaction
+from eventlog.event_ids i
+join eventlog.events e on e.id = i.id and e.kind in ('s', 'm')
+join eventlog.outputs o on o.entry = e.id and o.kind = e.kind
+left join roomserver.redactions x on x.target = e.event_id
+where i.event_id = %(event_id)s and o.verdict = 'a' and o.timeline is not null
+  and o.room = (select r.nid from roomserver.rooms r where r.room_id = %(room_id)s)
+
+-- redactions --
+-- The redactions of events, with the redacting events.
+select x.target, x.redaction, e.json
+from roomserver.redactions x
+join eventlog.events e on e.id = x.entry
+where x.target = any (%(targets)s)
+
+-- current_state --
+-- The current state of a room.
+select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
+       x.redaction
+from roomserver.state s
+join eventlog.events e on e.id = s.entry and e.kind = 's'
+join eventlog.outputs o on o.entry = s.entry and o.kind = 's'
+left join roomserver.redactions x on x.target = e.event_id
+where s.room = (select r.nid from roomserver.rooms r where r.room_id = %(room_id)s)
+  and s.line = 0 and s.valid_to = 9223372036854775807
+
+-- current_members --
+-- The current membership events of a room, of some memberships or all.
+select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
+       x.redaction
+from roomserver.state s
+join eventlog.events e on e.id = s.entry and e.kind = 's'
+join eventlog.outputs o on o.entry = s.entry and o.kind = 's'
+left join roomserver.redactions x on x.target = e.event_id
+where s.room = (select r.nid from roomserver.rooms r where r.room_id = %(room_id)s)
+  and s.line = 0 and s.type = 'm.room.member' and s.valid_to = 9223372036854775807
+  and (%(letters)s::text[] is null or s.membership::text = any (%(letters)s::text[]))
+
+-- past_members --
+-- The membership events of a room after a position on a line, of some memberships or all.
+select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
+       x.redaction
+from roomserver.state_at_v1(%(room)s, %(line)s, %(position)s) a
+join roomserver.state s on s.room = %(room)s and s.type = a.type and s.state_key = a.state_key and s.valid_from = a.valid_from
+    and s.entry = a.entry
+join eventlog.events e on e.id = a.entry and e.kind = 's'
+join eventlog.outputs o on o.entry = a.entry and o.kind = 's'
+left join roomserver.redactions x on x.target = e.event_id
+where a.type = 'm.room.member' and (%(letters)s::text[] is null or s.membership::text = any (%(letters)s::text[]))
+
+-- state_at --
+-- The state of a room after a position on a line, of its members those who are named or all.
+select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
+       x.redaction
+from roomserver.state_at_v1(%(room)s, %(line)s, %(position)s) s
+join eventlog.events e on e.id = s.entry and e.kind = 's'
+join eventlog.outputs o on o.entry = s.entry and o.kind = 's'
+left join roomserver.redactions x on x.target = e.event_id
+where %(user_ids)s::text[] is null or s.type <> 'm.room.member' or s.state_key = any (%(user_ids)s::text[])
+
+-- state_of_key --
+-- The state event of one key after a position on the main line, the latest there is by default.
+select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
+       x.redaction
+from roomserver.state s
+join eventlog.events e on e.id = s.entry and e.kind = 's'
+join eventlog.outputs o on o.entry = s.entry and o.kind = 's'
+left join roomserver.redactions x on x.target = e.event_id
+where s.room = (select r.nid from roomserver.rooms r where r.room_id = %(room_id)s)
+  and s.line = 0 and s.type = %(type)s and s.state_key = %(state_key)s
+  and s.valid_from <= %(position)s and s.valid_to > %(position)s
+
+-- members_at --
+-- The membership events of some users after a position on the main line.
+select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
+       x.redaction
+from roomserver.state s
+join eventlog.events e on e.id = s.entry and e.kind = 's'
+join eventlog.outputs o on o.entry = s.entry and o.kind = 's'
+left join roomserver.redactions x on x.target = e.event_id
+where s.room = %(room)s and s.line = 0 and s.type = 'm.room.member' and s.state_key = any (%(user_ids)s)
+  and s.valid_from <= %(position)s and s.valid_to > %(position)s
+
+-- position_at --
+-- The line and position of the last event of a room's timeline up to an order.
+select p.line, p.position
+from eventlog.outputs p
+where p.room = %(room)s and p.kind in ('s', 'm') and p.timeline is not null and p.timeline <= %(order)s
+order by p.timeline desc
+limit 1
+
+-- joined_members --
+-- The membership events of those who are in a room.
+select s.state_key, e.json, x.redaction is not null
+from roomserver.state s
+join eventlog.events e on e.id = s.entry and e.kind = 's'
+left join roomserver.redactions x on x.target = e.event_id
+where s.room = (select r.nid from roomserver.rooms r where r.room_id = %(room_id)s)
+  and s.line = 0 and s.type = 'm.room.member' and s.valid_to = 9223372036854775807 and s.membership = 'j'
+
+-- joined_rooms --
+-- The rooms a user is in.
+select r.room_id
+from roomserver.memberships m
+join roomserver.rooms r on r.nid = m.room
+where m.user_id = %(user_id)s and m.membership = 'j'
+
+-- related_backwards --
+-- Events in a stretch of the timeline that relate to one directly or over up to two others, the latest first.
+with direct as materialized (
+    select l.event_id, l.timeline, l.entry
+    from roomserver.relations l
+    where l.target = %(target)s and (%(recurse)s or (l.timeline <= %(upto)s and l.timeline > %(after)s)) and l.room = %(room)s
+      and (%(rel_type)s::text is null or l.rel_type = %(rel_type)s)
+      and not exists (select from roomserver.redactions x where x.target = l.event_id)
+      and (%(type)s::text is null
+           or exists (select from eventlog.events e where e.id = l.entry and e.kind in ('s', 'm') and e.type = %(type)s))
+    order by l.timeline desc
+    limit 5000
+),
+second as materialized (
+    select l.event_id, l.timeline, l.entry
+    from roomserver.relations l
+    where %(recurse)s and l.target in (select d.event_id from direct d) and l.room = %(room)s
+      and (%(rel_type)s::text is null or l.rel_type = %(rel_type)s)
+      and not exists (select from roomserver.redactions x where x.target = l.event_id)
+      and (%(type)s::text is null
+           or exists (select from eventlog.events e where e.id = l.entry and e.kind in ('s', 'm') and e.type = %(type)s))
+    order by l.timeline desc
+    limit 5000
+),
+third as materialized (
+    select l.event_id, l.timeline, l.entry
+    from roomserver.relations l
+    where %(recurse)s and l.target in (select d.event_id from second d) and l.room = %(room)s
+      and (%(rel_type)s::text is null or l.rel_type = %(rel_type)s)
+      and not exists (select from roomserver.redactions x where x.target = l.event_id)
+      and (%(type)s::text is null
+           or exists (select from eventlog.events e where e.id = l.entry and e.kind in ('s', 'm') and e.type = %(type)s))
+    order by l.timeline desc
+    limit 5000
+),
+found as (
+    select event_id, timeline, entry from direct
+    union
+    select event_id, timeline, entry from second
+    union
+    select event_id, timeline, entry from third
+)
+select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
+       null
+from found f
+join eventlog.events e on e.id = f.entry and e.kind in ('s', 'm')
+join eventlog.outputs o on o.entry = e.id and o.kind = e.kind
+where f.timeline <= %(upto)s and f.timeline > %(after)s and f.event_id <> %(target)s
+order by f.timeline desc
+limit %(most)s
+
+-- related_forwards --
+-- Events in a stretch of the timeline that relate to one directly or over up to two others, the earliest first.
+with direct as materialized (
+    select l.event_id, l.timeline, l.entry
+    from roomserver.relations l
+    where l.target = %(target)s and (%(recurse)s or (l.timeline <= %(upto)s and l.timeline > %(after)s)) and l.room = %(room)s
+      and (%(rel_type)s::text is null or l.rel_type = %(rel_type)s)
+      and not exists (select from roomserver.redactions x where x.target = l.event_id)
+      and (%(type)s::text is null
+           or exists (select from eventlog.events e where e.id = l.entry and e.kind in ('s', 'm') and e.type = %(type)s))
+    order by l.timeline
+    limit 5000
+),
+second as materialized (
+    select l.event_id, l.timeline, l.entry
+    from roomserver.relations l
+    where %(recurse)s and l.target in (select d.event_id from direct d) and l.room = %(room)s
+      and (%(rel_type)s::text is null or l.rel_type = %(rel_type)s)
+      and not exists (select from roomserver.redactions x where x.target = l.event_id)
+      and (%(type)s::text is null
+           or exists (select from eventlog.events e where e.id = l.entry and e.kind in ('s', 'm') and e.type = %(type)s))
+    order by l.timeline
+    limit 5000
+),
+third as materialized (
+    select l.event_id, l.timeline, l.entry
+    from roomserver.relations l
+    where %(recurse)s and l.target in (select d.event_id from second d) and l.room = %(room)s
+      and (%(rel_type)s::text is null or l.rel_type = %(rel_type)s)
+      and not exists (select from roomserver.redactions x where x.target = l.event_id)
+      and (%(type)s::text is null
+           or exists (select from eventlog.events e where e.id = l.entry and e.kind in ('s', 'm') and e.type = %(type)s))
+    order by l.timeline
+    limit 5000
+),
+found as (
+    select event_id, timeline, entry from direct
+    union
+    select event_id, timeline, entry from second
+    union
+    select event_id, timeline, entry from third
+)
+select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
+       null
+from found f
+join eventlog.events e on e.id = f.entry and e.kind in ('s', 'm')
+join eventlog.outputs o on o.entry = e.id and o.kind = e.kind
+where f.timeline <= %(upto)s and f.timeline > %(after)s and f.event_id <> %(target)s
+order by f.timeline
+limit %(most)s
+
+-- epochs --
+-- Every epoch with its parent and where it forked.
+select epoch, parent, forked_at from eventlog.epochs

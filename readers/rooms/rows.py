@@ -1,0 +1,168 @@
+"""Events as the queries give them, and their client form.
+
+Invariant: an event is rendered as its redaction leaves it, and so is what it says of the event it replaced; the rendered pieces are
+kept under everything that they depend on, so that a kept piece never becomes wrong.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import orjson
+from psycopg import AsyncConnection
+
+from eventlog.queries import Queries
+from eventlog.safe_text import unsafe
+from matrix.events import Event
+from matrix.room_versions import RoomVersion
+from readers.sync.event_bytes import client_event, members_of, unsigned_members
+
+SQL: Final = Queries("readers.rooms", "rooms.sql")
+
+MOST_BYTES: Final = 32 << 20
+"""Rendered bytes kept per process."""
+
+Pieces = tuple[bytes, bytes]
+"""The members of the client form, and those of its `unsigned` that are everybody's."""
+
+
+class Row:
+    """An event of a room's timeline, with its place: a row of the queries that select events."""
+
+    __slots__ = (
+        "annotation",
+        "device_id",
+        "event_id",
+        "json",
+        "line",
+        "position",
+        "redaction",
+        "sender",
+        "state_key",
+        "timeline",
+        "txn_id",
+        "type",
+    )
+
+    def __init__(self, columns: Sequence[Any]) -> None:
+        self.timeline: int
+        self.position: int
+        self.line: int
+        self.annotation: str | None
+        self.event_id: str
+        self.type: str
+        self.state_key: str | None
+        self.sender: str
+        self.device_id: str | None
+        self.txn_id: str | None
+        self.json: str
+        self.redaction: str | None
+        (
+            self.timeline,
+            self.position,
+            self.line,
+            self.annotation,
+            self.event_id,
+            self.type,
+            self.state_key,
+            self.sender,
+            self.device_id,
+            self.txn_id,
+            self.json,
+            self.redaction,
+        ) = columns
+
+    def event(self, version: RoomVersion) -> Event:
+        """The event parsed, as it was before any redaction."""
+        return Event.from_pdu(orjson.loads(self.json), version, self.event_id)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The content as it was before any redaction."""
+        content: dict[str, Any] = orjson.loads(self.json)["content"]
+        return content
+
+    def transaction_of(self, user_id: str, device_id: str | None) -> str | None:
+        """The transaction id, if it was this device that sent the event."""
+        if self.txn_id is None or self.sender != user_id or self.device_id != device_id:
+            return None
+        return unsafe(self.txn_id)
+
+
+class Forms:
+    """Rendered events, the least recently used dropped first; bounded by bytes."""
+
+    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+        self._pieces: OrderedDict[tuple[str, str | None, bool], Pieces] = OrderedDict()
+        self._bytes = 0
+        self._most_bytes = most_bytes
+
+    def get(self, key: tuple[str, str | None, bool]) -> Pieces | None:
+        """The pieces of (event id, redaction, whether the event it replaced is redacted)."""
+        pieces = self._pieces.get(key)
+        if pieces is not None:
+            self._pieces.move_to_end(key)
+        return pieces
+
+    def put(self, key: tuple[str, str | None, bool], pieces: Pieces) -> None:
+        """Keeps pieces."""
+        if key in self._pieces:
+            return
+        self._pieces[key] = pieces
+        self._bytes += _size(pieces)
+        while self._bytes > self._most_bytes:
+            self._bytes -= _size(self._pieces.popitem(last=False)[1])
+
+    async def pieces_of(
+        self, connection: AsyncConnection, rows: Iterable[Row], version: RoomVersion, room_id: str
+    ) -> dict[str, Pieces]:
+        """The pieces of events of one room by event id; asks the database only about redactions that take part."""
+        found: dict[str, Pieces] = {}
+        lacking: list[tuple[Row, dict[str, Any] | None]] = []
+        asked: set[str] = set()
+        for row in rows:
+            plain = row.redaction is None and row.state_key is None
+            if plain:
+                pieces = self.get((row.event_id, None, False))
+                if pieces is None:
+                    pieces = (members_of(row.json.encode(), row.event_id), b"")
+                    self.put((row.event_id, None, False), pieces)
+                found[row.event_id] = pieces
+                continue
+            notes: dict[str, Any] | None = None
+            if row.state_key is not None and row.annotation is not None:
+                notes = orjson.loads(row.annotation)
+                if "prev_content" in notes:
+                    asked.add(notes["replaces"])
+            if row.redaction is not None:
+                asked.add(row.event_id)
+            lacking.append((row, notes))
+        redactions = await _redactions(connection, asked) if asked else {}
+        for row, notes in lacking:
+            # A later redaction reaches what was noted of the replaced event, too.
+            hidden = notes is not None and notes.get("replaces") in redactions
+            redaction = redactions.get(row.event_id) if row.redaction is not None else None
+            key = (row.event_id, row.redaction, hidden)
+            pieces = self.get(key)
+            if pieces is None:
+                if hidden and notes is not None:
+                    notes = {name: value for name, value in notes.items() if name != "prev_content"}
+                because = None
+                if redaction is not None:
+                    because = client_event(members_of(redaction[1].encode(), redaction[0]), room_id=room_id)
+                members = members_of(row.json.encode(), row.event_id, version if redaction is not None else None)
+                pieces = (members, unsigned_members(notes, because))
+                self.put(key, pieces)
+            found[row.event_id] = pieces
+        return found
+
+
+def _size(pieces: Pieces) -> int:
+    return len(pieces[0]) + len(pieces[1]) + 400
+
+
+async def _redactions(connection: AsyncConnection, targets: set[str]) -> dict[str, tuple[str, str]]:
+    cursor = await connection.execute(SQL["redactions"], {"targets": list(targets)})
+    return {target: (redaction, pdu) for target, redaction, pdu in await cursor.fetchall()}

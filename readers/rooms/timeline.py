@@ -1,0 +1,244 @@
+"""Pages of a room's timeline as one user may see them.
+
+Invariant: events come in timeline order, none twice and none left out that the user may see and the filter takes; every page is
+bounded, and so is the work for one request. A page is one round trip to the database unless all of it was hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from psycopg import AsyncConnection
+
+from eventlog.pools import Pool
+from eventlog.safe_text import safe
+from matrix.filters import RoomEventFilter
+from readers.rooms.access import Access, lines_of
+from readers.rooms.rows import SQL, Forms, Row
+from readers.sync.event_bytes import client_event
+
+MOST_ROUNDS: Final = 8
+"""Pages read for one request before it is answered with what there is, and where to go on."""
+SCAN: Final = 1_000
+"""Events looked through per round when a filter chooses by type or sender."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A part of the timeline, `after < order <= upto`, and the direction to read it in."""
+
+    after: int
+    upto: int
+    backwards: bool
+
+    def end_at(self, order: int) -> int:
+        """The place beyond the event of that order, in the direction read."""
+        return order - 1 if self.backwards else order
+
+    def rest(self, place: int) -> Stretch:
+        """What lies beyond a place."""
+        if self.backwards:
+            return Stretch(self.after, min(place, self.upto), True)
+        return Stretch(max(place, self.after), self.upto, False)
+
+    @property
+    def near_end(self) -> int:
+        """The place that reading begins at."""
+        return self.upto if self.backwards else self.after
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing in it."""
+        return self.after >= self.upto
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Events in the order read, and the place to go on from: None when the user can see nothing more."""
+
+    rows: list[Row]
+    end: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events as read, the order of the last one looked at (None: none), and whether there may be more."""
+
+    rows: list[Row]
+    last: int | None
+    more: bool
+
+
+class Timelines:
+    """Reads pages of timelines and renders them."""
+
+    def __init__(self, pool: Pool, forms: Forms) -> None:
+        self.pool = pool
+        self.forms = forms
+
+    async def access(self, connection: AsyncConnection, user_id: str, room_id: str) -> Access:
+        """What the user may read of the room; M_FORBIDDEN when there is no such room."""
+        cursor = await connection.execute(SQL["access"], {"user_id": user_id, "room_id": room_id})
+        return Access(user_id, room_id, await cursor.fetchall())
+
+    async def access_with(
+        self, connection: AsyncConnection, user_id: str, room_id: str, query: str, parameters: dict[str, Any]
+    ) -> tuple[Access, list[tuple[Any, ...]]]:
+        """Access, and the rows of a query, in one round trip.
+
+        The query comes first: an access that is read later knows of every change before the query's events.
+        """
+        async with connection.pipeline():
+            wanted = await connection.execute(SQL[query], parameters)
+            access = await connection.execute(SQL["access"], {"user_id": user_id, "room_id": room_id})
+            rows = await wanted.fetchall()
+            return Access(user_id, room_id, await access.fetchall()), rows
+
+    async def read(
+        self,
+        connection: AsyncConnection,
+        access: Access,
+        stretch: Stretch,
+        limit: int,
+        wanted: RoomEventFilter,
+        first: Batch | None = None,
+    ) -> Page:
+        """Up to `limit` visible events of a stretch. `first` is its first batch, if that was read already."""
+        if wanted.takes_nothing or not wanted.takes_room(access.room_id):
+            return Page([], None)
+        for _ in range(MOST_ROUNDS):
+            if stretch.is_empty:
+                break
+            batch = first or await self.fetch(connection, access.room_id, stretch, limit + 1, wanted)
+            first = None
+            if batch.last is None:
+                break
+            await self.learn_lines(connection, access, batch.rows)
+            rows = [row for row in visible(access, batch.rows) if takes(access, wanted, row)]
+            if len(rows) > limit:
+                return Page(rows[:limit], stretch.end_at(rows[limit - 1].timeline))
+            if not batch.more:
+                return Page(rows, None)
+            following = access.next_open(stretch.end_at(batch.last), backwards=stretch.backwards)
+            if following is None:
+                return Page(rows, None)
+            if rows:
+                return Page(rows, following)
+            stretch = stretch.rest(following)
+        else:
+            return Page([], stretch.near_end)
+        return Page([], None)
+
+    async def fetch(
+        self, connection: AsyncConnection, room_id: str, stretch: Stretch, most: int, wanted: RoomEventFilter
+    ) -> Batch:
+        """The next events of a stretch, at most `most`, hidden ones among them."""
+        query, parameters, read = self.query(room_id, stretch, most, wanted)
+        return read(await (await connection.execute(SQL[query], parameters)).fetchall())
+
+    def query(
+        self, room_id: str, stretch: Stretch, most: int, wanted: RoomEventFilter
+    ) -> tuple[str, dict[str, Any], Callable[[list[tuple[Any, ...]]], Batch]]:
+        """The query for the next events of a stretch, its parameters, and what makes a batch of its rows."""
+        way = "backwards" if stretch.backwards else "forwards"
+        parameters: dict[str, Any] = {
+            "room_id": room_id,
+            "upto": stretch.upto,
+            "after": stretch.after,
+            "most": most,
+        }
+        if wanted.takes_all_events:
+
+            def plain(found: list[tuple[Any, ...]]) -> Batch:
+                rows = [Row(columns) for columns in found]
+                return Batch(rows, rows[-1].timeline if rows else None, len(rows) == most)
+
+            return f"page_{way}", parameters, plain
+        parameters |= {
+            "scan": SCAN,
+            "types": None if wanted.types is None else [_like(pattern) for pattern in wanted.types],
+            "not_types": [_like(pattern) for pattern in wanted.not_types or ()],
+            "senders": None if wanted.senders is None else list(wanted.senders),
+            "not_senders": list(wanted.not_senders or ()),
+        }
+
+        def chosen(found: list[tuple[Any, ...]]) -> Batch:
+            rows = [Row(columns[:12]) for columns in found if columns[0] is not None]
+            scanned, last = found[0][12:]
+            if len(rows) == most:
+                return Batch(rows, rows[-1].timeline, True)
+            return Batch(rows, last, scanned == SCAN)
+
+        return f"chosen_{way}", parameters, chosen
+
+    async def learn_lines(self, connection: AsyncConnection, access: Access, rows: Sequence[Row]) -> None:
+        """Makes the access know where the state lines of some events forked."""
+        lines = lines_of(rows, access)
+        if lines:
+            cursor = await connection.execute(SQL["lines"], {"room": access.nid, "lines": lines})
+            access.bases.update(await cursor.fetchall())
+
+    async def render(
+        self, connection: AsyncConnection, access: Access, rows: Sequence[Row], device_id: str | None
+    ) -> list[bytes]:
+        """The client forms of events, in order."""
+        await self.learn_lines(connection, access, rows)
+        pieces = await self.forms.pieces_of(connection, rows, access.version, access.room_id)
+        return [
+            client_event(
+                *pieces[row.event_id],
+                room_id=access.room_id,
+                membership=access.membership_after(row),
+                transaction_id=row.transaction_of(access.user_id, device_id),
+            )
+            for row in rows
+        ]
+
+    async def members_of_senders(
+        self, connection: AsyncConnection, access: Access, rows: Sequence[Row], position: int
+    ) -> list[Row]:
+        """The membership events of those who sent some events, in the state after a position."""
+        senders = {safe(row.sender) for row in rows}
+        if not senders:
+            return []
+        cursor = await connection.execute(
+            SQL["members_at"], {"room": access.nid, "user_ids": list(senders), "position": position}
+        )
+        return [Row(columns) for columns in await cursor.fetchall()]
+
+
+def visible(access: Access, rows: Sequence[Row]) -> list[Row]:
+    """Those of some successive events that the user may see; who is ignored is heard in state alone."""
+    if rows:
+        first, last = min(rows, key=_position), max(rows, key=_position)
+        if not (access.sees_all(first, last) and not any(row.line for row in rows)):
+            rows = [row for row in rows if access.sees(row)]
+    if access.ignored:
+        # "Once ignored, the client will no longer receive events sent by that user, with the exception of state events."
+        rows = [row for row in rows if row.state_key is not None or row.sender not in access.ignored]
+    return list(rows)
+
+
+def takes(access: Access, wanted: RoomEventFilter, row: Row) -> bool:
+    """Whether a filter takes an event that its types and senders took already."""
+    if wanted.takes_all:
+        return True
+    if not wanted.takes_room(access.room_id):
+        return False
+    if wanted.contains_url is None:
+        return True
+    # Redaction takes the url away.
+    has_url = row.redaction is None and "url" in row.content
+    return has_url is wanted.contains_url
+
+
+def _position(row: Row) -> int:
+    return row.position
+
+
+def _like(pattern: str) -> str:
+    """A type of a filter as a LIKE pattern: "A * can be used as a wildcard to match any sequence of characters"."""
+    text = safe(pattern)
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_").replace("*", "%")
