@@ -49,14 +49,14 @@ def up(settings: Settings, environ: Mapping[str, str]) -> NoReturn:
     for leftover in end_leftovers(data_dir):
         say(f"ended a process of an earlier run: {leftover}")
     (run_folder(data_dir) / "failed").unlink(missing_ok=True)
+    for listen in filter(None, (settings.client.listen, settings.federation.listen)):
+        _check_free(listen)
     make_ready(settings)
     if settings.embedded:
         one = embedded.cluster(settings)
         if not one.data.is_dir():
             say(f"making the database in {one.folder}")
         embedded.prepare(one)
-    for listen in filter(None, (settings.client.listen, settings.federation.listen)):
-        _check_free(listen)
     configuration = write_configuration(data_dir, components(settings))
     supervisor = os.getpid()
     # Forked twice, so that the supervisor has no child that it knows nothing of.
