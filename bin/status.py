@@ -102,6 +102,9 @@ async def _presences(connection: AsyncConnection, status: Status, heads: list[in
     for row in await _rows(connection, "sessions"):
         if (shown := parse(row["application_name"])) is not None:
             found.setdefault(shown.component, []).append(shown)
+    for one in status.components:
+        if one.name == "api" and one.name not in found:
+            one.lag_bytes = one.lag_seconds = None  # It is starting, or cut off: nobody knows.
     for component, processes in found.items():
         one = _named(status, component, processes[0].pid)
         one.position = min((sum(process.positions) for process in processes), default=None)

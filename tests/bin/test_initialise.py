@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from clusters import Cluster, binaries
 from psycopg.conninfo import make_conninfo
 
-from bin.initialise import InitialiseError, initialise, make_ready
+from bin.initialise import InitialiseError, initialise, initialise_waiting, make_ready
 from eventlog.configuration import Settings, load_settings
 from eventlog.provision import WrongInstallation
 
@@ -136,3 +137,25 @@ def test_logins_lost_with_their_cluster_are_made_again_with_the_kept_passwords(
     assert _run(settings) == [f"made login {login}"]
     assert settings.dsn("writer") == before
     psycopg.connect(before).close()
+
+
+def test_a_write_transaction_held_open_by_somebody_else_is_waited_for(cluster: Cluster, tmp_path: Path) -> None:
+    settings = _settings(tmp_path, _database(cluster, "admin", "superuser", owned=False))
+    said: list[str] = []
+    waiting = threading.Event()
+
+    def say(sentence: str) -> None:
+        said.append(sentence)
+        if sentence.startswith("waiting: "):
+            waiting.set()
+
+    with psycopg.connect(cluster.dsn()) as other:
+        other.execute("select pg_current_xact_id()")
+        init = threading.Thread(target=initialise_waiting, args=(settings, say), daemon=True)
+        init.start()
+        assert waiting.wait(30)
+        assert init.is_alive()
+    init.join(30)
+    assert not init.is_alive()
+    assert any("a write transaction is open" in sentence for sentence in said)
+    assert sum("made replication slot" in sentence for sentence in said) == 2
