@@ -17,10 +17,11 @@ from psycopg import AsyncConnection
 
 from matrix.auth_rules import AuthError, check_against_state, check_event_alone
 from matrix.events import Event
+from matrix.redaction_rights import redaction_applies
 from matrix.room_versions import RoomVersion
 from matrix.state_resolution import Resolution, missing_auth_events, resolve
 from roomserver.effects import Effects
-from roomserver.judge import MissingEvents, change_member, may_redact, relate, replaced
+from roomserver.judge import MissingEvents, change_member, relate, replaced
 from roomserver.rooms import Known, Room, StateEvent, StateKey
 from roomserver.store import CREATE, SQL, Item, Store
 
@@ -251,15 +252,13 @@ class Fork:
         return words
 
     async def _may_redact(self) -> bool:
-        event, room = self.event, self.room
-        if event.redacts is None:
+        if self.event.redacts is None:
             return False
-        target = (await self._load([event.redacts])).get(event.redacts)
-        create, levels = self._new.get(CREATE), self._new.get(("m.room.power_levels", ""))
-        if target is None or target.verdict != "a" or create is None:
+        target = (await self._load([self.event.redacts])).get(self.event.redacts)
+        if target is None or target.verdict != "a":
             return False
-        power = None if levels is None else await self._event(levels)
-        return may_redact(room, event, target.event, await self._event(create), power)
+        keys = [key for key in (CREATE, ("m.room.power_levels", "")) if key in self._new]
+        return redaction_applies(self.event, target.event, {key: await self._event(self._new[key]) for key in keys})
 
     async def _choose_line(self, previous: dict[str, Known]) -> None:
         """The state line on which the state after the event stands."""

@@ -12,7 +12,7 @@ from typing import Any
 from eventlog.safe_text import safe
 from matrix.auth_rules import AuthError, UnknownAuthEvent, check_against_state, check_event_alone
 from matrix.events import Event
-from matrix.power_levels import PowerLevels
+from matrix.redaction_rights import redaction_applies
 from roomserver.effects import Effects, letter
 from roomserver.rooms import Known, Room, StateEvent, StateKey
 from roomserver.store import CREATE, Item, Store
@@ -218,23 +218,18 @@ def change_member(
     return words
 
 
-def may_redact(room: Room, redaction: Event, target: Event, create: Event, levels: Event | None) -> bool:
-    """Whether a redaction takes effect (specification, "Redactions": by the redact level, or within one server)."""
-    if target.room_id != redaction.room_id or target.type == CREATE[0]:
-        return False
-    if redaction.sender == target.sender or redaction.sender_server == target.sender_server:
-        return True
-    power = PowerLevels(create, levels)
-    return power.of_user(redaction.sender) >= power.named("redact")
+def power_state(room: Room) -> dict[StateKey, Event]:
+    """What of the current state says how powerful somebody is."""
+    keys = (CREATE, ("m.room.power_levels", ""))
+    return {key: found.event for key in keys if (found := room.state.get(key)) is not None}
 
 
 def _redact(room: Room, event: Event, entry: int, position: int, effects: Effects) -> dict[str, Any] | None:
     assert event.redacts is not None
     target = room.known.get(event.redacts)
-    create, levels = room.state.get(CREATE), room.state.get(("m.room.power_levels", ""))
-    if target is None or target.event is None or target.verdict != "a" or create is None:
+    if target is None or target.event is None or target.verdict != "a":
         return None
-    if not may_redact(room, event, target.event, create.event, None if levels is None else levels.event):
+    if not redaction_applies(event, target.event, power_state(room)):
         return None
     effects.add(
         "redactions", target=event.redacts, redaction=event.event_id, entry=entry, room=room.nid, position=position

@@ -99,7 +99,7 @@ async def test_a_large_rooms_resolutions_are_carried_out_aside_and_its_order_is_
     dag = RoomDag("12", 4, servers=3, users_per_server=3).grow(60)
     other = RoomDag("11", 9, servers=1, users_per_server=3).grow(20)
     async with running(settings_for(provisioned, tmp_path)) as server:
-        server.large_room = 0
+        server.decisions.large_room = 0
         count = receive(provisioned, [*dag.events.values(), *other.events.values()])
         verdicts = await judged(provisioned, count)
     assert_stored_as_in_dag(provisioned, dag, verdicts)

@@ -1,0 +1,299 @@
+"""Deciding: batches of entries in order, each committed with its position, failures singled out.
+
+Invariant: batches and the outcomes of resolutions carried out aside take turns; between turns memory says what the tables say.
+Whatever fails in a turn is forgotten and read again, and an entry that fails three times is set aside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import psycopg
+import structlog
+from psycopg import AsyncConnection
+
+from eventlog.pgoutput import Message
+from roomserver.deferrals import Deferrals
+from roomserver.effects import Effects
+from roomserver.entries import Entry
+from roomserver.forks import Fork, resolve_here
+from roomserver.judge import MissingEvents, OffMainLine, judge_event
+from roomserver.metrics import Metrics
+from roomserver.resolving import ProcessResolver
+from roomserver.rooms import Rooms
+from roomserver.store import SQL, Store
+from roomserver.typing import judge_typing
+from roomserver.user_entries import judge_user_entry
+
+log = structlog.get_logger(__name__)
+
+MAX_ATTEMPTS = 3
+# Joined members from which a room's resolutions are carried out aside.
+LARGE_ROOM = 500
+
+
+class OwnershipLost(Exception):
+    """Another room server has taken the shard."""
+
+
+class Decisions:
+    """Decides for one shard. `position` is the last one committed, `failed` is called when a resolution aside fails."""
+
+    def __init__(
+        self,
+        shard: int,
+        owner: str,
+        typing_key: bytes,
+        connect: Callable[[], Awaitable[AsyncConnection]],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self.shard = shard
+        self.owner = owner
+        self.position = 0
+        self.rooms = Rooms()
+        self.store = Store(self.rooms)
+        self.deferrals = Deferrals(shard)
+        self.metrics = Metrics(shard)
+        self.large_room = LARGE_ROOM
+        self.connection: AsyncConnection | None = None
+        self._connect = connect
+        self._failed = failed
+        self._typing_key = typing_key
+        self._busy = asyncio.Lock()
+        self._resolving = asyncio.Semaphore(1)
+        self._resolver = ProcessResolver()
+        self._resolutions: set[asyncio.Task[None]] = set()
+
+    def live(self) -> AsyncConnection:
+        """The session's connection."""
+        assert self.connection is not None
+        return self.connection
+
+    async def begin(self, connection: AsyncConnection, position: int) -> None:
+        """A session begins: everything remembered is read again."""
+        self.connection, self.position = connection, position
+        self.rooms.clear()
+        await self.deferrals.load(connection)
+
+    def resume(self) -> None:
+        """Begins again the resolutions that rooms stand still for."""
+        for room_id in self.deferrals.blocked_rooms():
+            self._start_resolution(self.deferrals.first(room_id))
+
+    async def end(self) -> None:
+        """A session ends: resolutions are broken off, and found again in the table."""
+        for task in [*self._resolutions]:
+            task.cancel()
+        await asyncio.gather(*self._resolutions, return_exceptions=True)
+
+    def close(self) -> None:
+        """Ends what was started aside."""
+        self._resolver.close()
+
+    async def unjudged(self, entries: list[Entry]) -> list[Entry]:
+        """Those of the entries that have no verdict and do not wait."""
+        cursor = await self.live().execute(SQL["judged"], {"entries": [entry.id for entry in entries]})
+        judged = {row[0] for row in await cursor.fetchall()}
+        return [e for e in entries if e.id not in judged and not self.deferrals.holds(e.id)]
+
+    async def process(self, entries: Sequence[Entry], end_lsn: int | None, typing: Sequence[Message] = ()) -> None:
+        """Judges entries in order and commits; what fails is done again singly."""
+        async with self._busy:
+            await self._process_alone(entries, end_lsn, typing)
+
+    async def _process_alone(self, entries: Sequence[Entry], end_lsn: int | None, typing: Sequence[Message]) -> None:
+        with self.metrics.batch(len(entries)):
+            try:
+                await self._judge(entries, end_lsn, typing)
+            except (psycopg.OperationalError, psycopg.InterfaceError, OwnershipLost):
+                raise
+            except Exception:
+                log.exception("a batch failed: trying its entries singly", shard=self.shard, entries=len(entries))
+                await self._forget()
+                for entry in await self.unjudged(list(entries)):
+                    await self._singly(entry)
+
+    async def process_singly(self, entries: Sequence[Entry]) -> None:
+        """Judges entries each in a transaction of its own, with attempts counted."""
+        async with self._busy:
+            for entry in entries:
+                await self._singly(entry)
+
+    async def _forget(self) -> None:
+        """Drops everything remembered and reads the position again."""
+        self.rooms.clear()
+        row = await (await self.live().execute(SQL["position"], {"shard": self.shard})).fetchone()
+        assert row is not None
+        self.position = row[0]
+        await self.deferrals.load(self.live())
+
+    async def _singly(self, entry: Entry) -> None:
+        """One entry alone, its attempts counted before they are made."""
+        while True:
+            connection = self.live()
+            row = await (await connection.execute(SQL["attempt"], {"entry": entry.id})).fetchone()
+            assert row is not None
+            attempts, last_error = row
+            if attempts > MAX_ATTEMPTS:
+                await self._quarantine(entry, attempts - 1, last_error or "the process died while it was judged")
+                return
+            try:
+                await self._judge([entry], None, finish=True)
+                return
+            except (psycopg.OperationalError, psycopg.InterfaceError, OwnershipLost):
+                raise
+            except Exception as error:
+                log.exception("an entry failed", entry=entry.id, event_id=entry.event_id, attempt=attempts)
+                await self.live().execute(
+                    SQL["failed"], {"entry": entry.id, "error": f"{type(error).__name__}: {error}"[:2000]}
+                )
+                await self._forget()
+
+    async def _quarantine(self, entry: Entry, attempts: int, error: str) -> None:
+        log.error("entry quarantined", entry=entry.id, event_id=entry.event_id, room_id=entry.room_id, error=error)
+        self.metrics.quarantined.inc()
+        effects = Effects(self.position)
+        position = effects.next_position()
+        # Its room may be what fails to load: its number is not asked for.
+        effects.output(position, entry.kind, entry.id, "q", reason="The room server could not process the event.")
+        effects.add(
+            "quarantined",
+            entry=entry.id,
+            room_id=entry.room_id,
+            event_id=entry.event_id,
+            error=error.replace("\0", " "),
+            attempts=attempts,
+            position=position,
+        )
+        effects.finished.append(entry.id)
+        await self._commit(effects, None)
+        if entry.local and entry.seq is not None and entry.room_id is not None:
+            await self.live().execute("select roomserver.break_chain_v1(%s, %s)", [entry.room_id, entry.seq])
+            self.rooms.forget(entry.room_id)
+
+    async def _judge(
+        self, entries: Sequence[Entry], end_lsn: int | None, typing: Sequence[Message] = (), *, finish: bool = False
+    ) -> None:
+        queue = deque(entries)
+        while queue:
+            chunk = list(queue)
+            queue.clear()
+            items = await self.store.prepare(self.live(), chunk)
+            effects = Effects(self.position)
+            verdicts: Counter[str] = Counter()
+            for index, item in enumerate(items):
+                if finish:
+                    effects.finished.append(item.entry.id)
+                try:
+                    if item.entry.kind == "u":
+                        verdict = judge_user_entry(item, self.store, effects)
+                    elif item.entry.room_id is not None and self.deferrals.blocks(item.entry.room_id):
+                        self.deferrals.block(item.entry, effects)
+                        continue
+                    else:
+                        verdict = judge_event(item, self.store, effects)
+                except MissingEvents as missing:
+                    self.deferrals.defer(item.entry, missing.event_ids, effects)
+                    continue
+                except OffMainLine:
+                    if item.room is not None and item.room.joined > self.large_room:
+                        self._resolve_aside(item.entry, effects)
+                        continue
+                    # What was decided so far is committed first; the rest of the chunk is made ready again after it.
+                    await self._commit(effects, None)
+                    await self._off_main_line(item.entry, Effects(self.position))
+                    effects = Effects(self.position)
+                    queue.extend(chunk[index + 1 :])
+                    break
+                verdicts[verdict] += 1
+                queue.extend(self.deferrals.released(item.entry.event_id, effects))
+            await self._commit(effects, None if queue else end_lsn)
+            for verdict, count in verdicts.items():
+                self.metrics.verdict(verdict, count)
+        if typing:
+            effects = Effects(self.position)
+            await judge_typing(self.live(), typing, effects, self._typing_key, self.store)
+            await self._commit(effects, end_lsn)
+
+    async def _off_main_line(self, entry: Entry, effects: Effects) -> None:
+        connection = self.live()
+        assert entry.room_id is not None
+        self.rooms.forget(entry.room_id)
+        (item,) = await self.store.prepare(connection, [entry])
+        self.metrics.off_main_line.inc()
+        try:
+            fork = Fork(connection, self.store, item, resolve_here)
+            await fork.gather()
+            self.metrics.verdict(fork.apply(effects))
+        except MissingEvents as missing:
+            self.deferrals.defer(entry, missing.event_ids, effects)
+        finally:
+            self.rooms.forget(entry.room_id)
+        await self._go_on(entry, self.deferrals.released(entry.event_id, effects), effects)
+
+    async def _go_on(self, entry: Entry, waiting: Sequence[Entry], effects: Effects) -> None:
+        """Commits what was decided on an entry, then judges what waited for it."""
+        await self._commit(effects, None)
+        if waiting:
+            await self._judge(waiting, None)
+
+    def _resolve_aside(self, entry: Entry, effects: Effects) -> None:
+        """A large room's resolution is carried out in another process; the room stands still, the others do not."""
+        self.deferrals.block(entry, effects)
+        self._start_resolution(entry)
+
+    def _start_resolution(self, entry: Entry) -> None:
+        task = asyncio.create_task(self._resolution(entry), name=f"resolution of {entry.room_id}")
+        self._resolutions.add(task)
+        task.add_done_callback(self._resolutions.discard)
+        task.add_done_callback(self._resolution_done)
+
+    def _resolution_done(self, task: asyncio.Task[None]) -> None:
+        # A side task may not die unseen: the session ends, and the deferred entry is found again.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
+
+    async def _resolution(self, entry: Entry) -> None:
+        assert entry.room_id is not None
+        async with self._busy:
+            # What was decided before the entry in its batch is committed now.
+            pass
+        async with self._resolving, await self._connect() as connection:
+            (item,) = await Store(Rooms()).prepare(connection, [entry])
+            fork = Fork(connection, self.store, item, self._resolver)
+            missing: list[str] = []
+            try:
+                await fork.gather()
+            except MissingEvents as error:
+                missing = error.event_ids
+        async with self._busy:
+            effects = Effects(self.position)
+            waiting = self.deferrals.unblock(entry.room_id, effects)
+            self.rooms.forget(entry.room_id)
+            if missing:
+                effects.finished.remove(entry.id)
+                self.deferrals.defer(entry, missing, effects)
+            else:
+                self.metrics.verdict(fork.apply(effects))
+                waiting = [*self.deferrals.released(entry.event_id, effects), *waiting]
+            await self._go_on(entry, waiting, effects)
+
+    async def _commit(self, effects: Effects, end_lsn: int | None) -> None:
+        if not effects:
+            return
+        batch = effects.encode(shard=self.shard, owner=self.owner, lsn=None if end_lsn is None else lsn_text(end_lsn))
+        try:
+            await self.live().execute("select roomserver.commit_v1(%s::json)", [batch])
+        except psycopg.errors.ObjectInUse as error:
+            raise OwnershipLost(str(error)) from error
+        self.position = effects.position
+        for room in effects.touched.values():
+            room.is_new = False
+        self.rooms.shrink()
+
+
+def lsn_text(lsn: int) -> str:
+    """An LSN as PostgreSQL writes it."""
+    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
