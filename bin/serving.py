@@ -1,10 +1,14 @@
 """The API processes: gunicorn with uvicorn's worker, one application per worker made from the settings.
 
 Invariant: a worker builds its application after the fork (its event loop and connections are its own); what can be
-shared, the loaded modules, is loaded before it.
+shared, the loaded modules, is loaded before it. A worker whose master is gone leaves, and frees the port for the next.
 """
 
 import gc
+import os
+import signal
+import threading
+import time
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -13,12 +17,18 @@ from bin.components import federation_apart
 from eventlog.configuration import Listen, Settings
 
 
+LEAVE_SECONDS = 5.0
+"""How long a worker without a master may go on with the requests that it has."""
+
+
 class Server(BaseApplication):
     """gunicorn, configured from the settings and not from a file or the command line."""
 
     def __init__(self, settings: Settings, *, federation: bool = False) -> None:
         self._settings = settings
         self._federation = federation
+        # Only the master holds the end for writing, so its death, however it comes, is the end of file for the workers.
+        self._alive, self._held = os.pipe()
         super().__init__()
 
     def load_config(self) -> None:
@@ -49,10 +59,23 @@ class Server(BaseApplication):
             "loglevel": self._settings.logging.level,
             "control_socket_disable": True,
             "when_ready": lambda _: gc.freeze(),
+            "post_fork": self._watch_master,
         }
         for name, value in chosen.items():
             if name in self.cfg.settings:  # gunicorn before 25 has no control socket
                 self.cfg.set(name, value)
+
+    def _watch_master(self, _arbiter: Any, _worker: Any) -> None:
+        """In a worker: uvicorn's does not see that the master was killed, and would keep the port from the next one."""
+        os.close(self._held)
+
+        def wait() -> None:
+            os.read(self._alive, 1)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(LEAVE_SECONDS)
+            os._exit(1)
+
+        threading.Thread(target=wait, name="master", daemon=True).start()
 
     def load(self) -> Any:
         """The ASGI application, in a worker."""
