@@ -84,6 +84,8 @@ class Current:
                 if output.type == "m.room.power_levels" or "state" in output.notes:
                     room.basis = None
             self.rooms.add(room, output)
+            if output.kind == "s":
+                self.events.add(output)
             self._concern_room(nid, output)
         if output.annotation is not None and (members := output.notes.get("members")) is not None:
             for user_id, new, old in members:

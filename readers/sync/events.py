@@ -71,10 +71,13 @@ class Events:
                 found[output.entry] = output
                 if output.redaction is None and output.event_id in self._redacted and output.event_id not in before:
                     continue
-                self._add(output)
+                self.add(output)
         return found
 
-    def _add(self, output: Output) -> None:
+    def add(self, output: Output) -> None:
+        """Keeps an event, the longest unused ones go."""
+        if output.entry in self._events:
+            return
         self._events[output.entry] = output
         self._entries[output.event_id] = output.entry
         self._bytes += output.size

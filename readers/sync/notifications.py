@@ -25,8 +25,16 @@ MAIN: Final = "main"
 HOPS: Final = 3
 """Relations followed to find an event's thread: "a maximum of 3 hops is recommended"."""
 
-TYPES: Final = ("m.room.message", "m.room.encrypted", "m.room.member", "m.room.tombstone", "m.call.invite")
-"""Types of events that the default rules can notify of, mentions aside."""
+TYPES: Final = ("m.room.message", "m.room.encrypted", "m.room.tombstone", "m.call.invite")
+"""Types of events that the default rules can notify a member of, mentions aside."""
+
+
+_TYPES: Final = frozenset(TYPES)
+
+
+def may_notify(output: Output) -> bool:
+    """Whether the default rules may notify a member of an event, going by its type alone."""
+    return output.type in _TYPES or b"m.mentions" in output.json
 
 
 @dataclass(frozen=True, slots=True)

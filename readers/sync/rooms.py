@@ -114,6 +114,18 @@ class Room:
         found.reverse()
         return found
 
+    def newest(self, after: int, upto: int, most: int) -> list[Output] | None:
+        """The newest timeline entries of a span, newest first; None when some of them may be gone."""
+        found: list[Output] = []
+        for output in reversed(self.entries):
+            if output.position <= after or len(found) == most:
+                return found
+            if output.position <= upto:
+                found.append(output)
+        if len(found) == most or after >= self.floor or (self.entries and self.entries[0].type == "m.room.create"):
+            return found
+        return None
+
     def receipts_after(self, position: int) -> list[Receipt] | None:
         """The receipts after a position; None when some of them may be gone."""
         if position < self.receipts_floor:

@@ -279,7 +279,9 @@ class SyncService:
         uncounted: dict[int, tuple[int, int]],
     ) -> tuple[list[RoomView], list[AccountData], tuple[list[bytes], list[bytes]]]:
         async with self._pool.connection() as connection:
-            views = await Tables(connection, self.current.events, user, session, shape).read(plan.asks)
+            views = await Tables(connection, self.current.rooms, self.current.events, user, session, shape).read(
+                plan.asks
+            )
             invites = await render_invites(connection, self.current.events, user, plan.invites, plan.now)
             await self.current.unread.count(connection, user, uncounted)
             if not known:

@@ -107,12 +107,16 @@ order by r.i, o.timeline desc
 select o.shard, coalesce(o.position, 0), e.kind::text, e.id, o.room, coalesce(o.verdict, 'o')::text, o.timeline, coalesce(o.line, 0),
        o.annotation,
        e.id, e.event_id, e.room_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
-       x.redaction, z.json, (select n.room_version from roomserver.rooms n where n.nid = x.room)
+       x.redaction, x.json, x.room_version
 from unnest(%(ids)s::bigint[]) as i (id)
 join eventlog.events e on e.id = i.id and e.kind in ('s', 'm')
-left join eventlog.outputs o on o.entry = e.id and o.kind = e.kind
-left join roomserver.redactions x on x.target = e.event_id
-left join eventlog.events z on z.id = x.entry and z.kind in ('s', 'm')
+left join eventlog.outputs o on o.entry = e.id and o.kind = e.kind and o.kind in ('s', 'm')
+left join (
+    select d.target, d.redaction, z.json, n.room_version
+    from roomserver.redactions d
+    join roomserver.rooms n on n.nid = d.room
+    join eventlog.events z on z.id = d.entry and z.kind in ('s', 'm')
+) x on x.target = e.event_id
 
 -- states --
 -- The whole state of rooms after a position, member events aside unless they are wanted.
@@ -230,10 +234,10 @@ group by c.room, c.thread_id
 
 -- unread_spans --
 -- The newest events of others after an order in each room's timeline.
-select r.i::int, o.timeline, o.entry
+select r.i::int, o.entry
 from unnest(%(rooms)s::bigint[], %(after)s::bigint[], %(upto)s::bigint[]) with ordinality as r (room, after, upto, i)
 cross join lateral (
-    select t.timeline, t.entry
+    select t.entry
     from eventlog.outputs t
     join eventlog.events e on e.id = t.entry and e.kind = t.kind
     where t.room = r.room and t.timeline > r.after and t.timeline <= r.upto and t.kind in ('s', 'm') and t.verdict = 'a'

@@ -24,7 +24,7 @@ from readers.sync.events import Events
 from readers.sync.feed import SQL
 from readers.sync.outputs import Output
 from readers.sync.request import Shape
-from readers.sync.rooms import Receipt
+from readers.sync.rooms import Receipt, Rooms
 from readers.sync.sessions import Session
 from readers.sync.users import User
 
@@ -80,8 +80,17 @@ def value_at(spans: Spans, position: int) -> Any:
 class Tables:
     """Reads rooms for one user's response."""
 
-    def __init__(self, connection: AsyncConnection, events: Events, user: User, session: Session, shape: Shape) -> None:
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        rooms: Rooms,
+        events: Events,
+        user: User,
+        session: Session,
+        shape: Shape,
+    ) -> None:
         self._connection = connection
+        self._rooms = rooms
         self._events = events
         self._user = user
         self._session = session
@@ -98,7 +107,7 @@ class Tables:
         await self._read_receipts(views)
         return views
 
-    async def _rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    async def _query(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
         cursor = await self._connection.execute(SQL[query], parameters)
         return await cursor.fetchall()
 
@@ -110,19 +119,7 @@ class Tables:
         wanted = [view for view in views if not chosen.takes_nothing and chosen.takes_room(view.ask.room_id)]
         # What is dropped here and not by the query is asked for beyond the limit, so that the rest fills it.
         most = limit + 1 if chosen.contains_url is None and not self._user.ignored else limit * 3 + 1
-        rows = await self._rows(
-            "timelines" if chosen.takes_all_events else "filtered_timelines",
-            rooms=[view.ask.nid for view in wanted],
-            after=[view.ask.after for view in wanted],
-            upto=[view.ask.upto for view in wanted],
-            most=most,
-            **({} if chosen.takes_all_events else _sql_filter(chosen)),
-        )
-        events = await self._fetch(dict.fromkeys(row[2] for row in rows))
-        found: list[list[Output]] = [[] for _ in wanted]
-        for i, _, entry in rows:
-            if entry in events:
-                found[i - 1].append(events[entry])
+        found = await self._newest(wanted, chosen, most)
         histories = await self._histories(
             [v for v, f in zip(wanted, found, strict=True) if f and _reaches_back(v.ask, f[-1])]
         )
@@ -147,6 +144,32 @@ class Tables:
             view.timeline.reverse()
             if view.timeline:
                 view.prev_batch = (view.timeline[0][0].timeline or 1) - 1
+
+    async def _newest(self, views: list[RoomView], chosen: RoomEventFilter, most: int) -> list[list[Output]]:
+        """The newest timeline entries of rooms, newest first, from the caches where they reach back far enough."""
+        found: list[list[Output] | None] = [None] * len(views)
+        if chosen.takes_all_events:
+            for number, view in enumerate(views):
+                room = self._rooms.get(view.ask.nid)
+                if room is not None:
+                    found[number] = room.newest(view.ask.after, view.ask.upto, most)
+        lacking = [number for number, entries in enumerate(found) if entries is None]
+        if lacking:
+            rows = await self._query(
+                "timelines" if chosen.takes_all_events else "filtered_timelines",
+                rooms=[views[number].ask.nid for number in lacking],
+                after=[views[number].ask.after for number in lacking],
+                upto=[views[number].ask.upto for number in lacking],
+                most=most,
+                **({} if chosen.takes_all_events else _sql_filter(chosen)),
+            )
+            events = await self._fetch(dict.fromkeys(row[2] for row in rows))
+            for i, _, entry in rows:
+                number = lacking[i - 1]
+                of_room = found[number] = found[number] or []
+                if entry in events:
+                    of_room.append(events[entry])
+        return [entries or [] for entries in found]
 
     def _is_dropped(self, output: Output, chosen: RoomEventFilter) -> bool:
         if output.state_key is None and output.sender in self._user.ignored:
@@ -191,11 +214,11 @@ class Tables:
             return {}
         rooms = [view.ask.nid for view in views]
         found: dict[int, tuple[Spans, Spans]] = {nid: ([], []) for nid in rooms}
-        for i, start, end, letter, _ in await self._rows(
+        for i, start, end, letter, _ in await self._query(
             "key_history", rooms=rooms, type="m.room.member", state_key=self._user.user_id
         ):
             found[rooms[i - 1]][0].append((start, end, letter))
-        rows = await self._rows("key_history", rooms=rooms, type="m.room.history_visibility", state_key="")
+        rows = await self._query("key_history", rooms=rooms, type="m.room.history_visibility", state_key="")
         events = await self._fetch({row[4] for row in rows if row[4] is not None})
         for i, start, end, _, entry in rows:
             event = self._event(events[entry]) if entry in events else None
@@ -208,11 +231,11 @@ class Tables:
         if not asked:
             return
         rooms, at = [view.ask.nid for view in asked], [view.ask.upto for view in asked]
-        for i, joined, invited in await self._rows("summaries", rooms=rooms, at=at):
+        for i, joined, invited in await self._query("summaries", rooms=rooms, at=at):
             asked[i - 1].joined, asked[i - 1].invited = joined, invited
         for view in asked:
             view.heroes = []
-        for i, user_id in await self._rows("heroes", rooms=rooms, at=at, user_id=self._user.user_id):
+        for i, user_id in await self._query("heroes", rooms=rooms, at=at, user_id=self._user.user_id):
             heroes = asked[i - 1].heroes
             assert heroes is not None
             heroes.append(user_id)
@@ -224,7 +247,7 @@ class Tables:
         rows: list[tuple[RoomView, str, str, int, int]] = []
         whole = [view for view in views if view.ask.known is None]
         if whole:
-            for i, *row in await self._rows(
+            for i, *row in await self._query(
                 "states",
                 rooms=[view.ask.nid for view in whole],
                 at=[self._state_position(view) for view in whole],
@@ -233,7 +256,7 @@ class Tables:
                 rows.append((whole[i - 1], *row))
         since = [view for view in views if view.ask.known is not None and view.ask.known < self._state_position(view)]
         if since:
-            for i, *row in await self._rows(
+            for i, *row in await self._query(
                 "state_changes",
                 rooms=[view.ask.nid for view in since],
                 after=[view.ask.known for view in since],
@@ -249,7 +272,7 @@ class Tables:
         )
         moved: set[tuple[int, int]] = set()
         if resolved:
-            for i, *row in await self._rows(
+            for i, *row in await self._query(
                 "state_changes",
                 rooms=[view.ask.nid for view in resolved],
                 after=[self._state_position(view) for view in resolved],
@@ -297,7 +320,7 @@ class Tables:
             self._session.told(nid, users)
         if not asked:
             return []
-        rows = await self._rows(
+        rows = await self._query(
             "members",
             rooms=[view.ask.nid for view, _ in asked],
             at=[self._state_position(view) for view, _ in asked],
@@ -309,7 +332,7 @@ class Tables:
         asked = [view for view in views if view.ask.receipts_after is not None and not view.ask.left]
         if not asked or not self._shape.filter.room.ephemeral.takes_type("m.receipt"):
             return
-        for i, *row in await self._rows(
+        for i, *row in await self._query(
             "receipts",
             rooms=[view.ask.nid for view in asked],
             after=[view.ask.receipts_after for view in asked],

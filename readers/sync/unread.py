@@ -21,7 +21,7 @@ from matrix.push_evaluation import DEFAULT_EVALUATOR, Evaluator, compile_ruleset
 from matrix.push_rules import PushRuleset
 from readers.sync.events import Events
 from readers.sync.feed import SQL
-from readers.sync.notifications import HOPS, MAIN, TYPES, Notifications, RoomBasis, relation_of, thread_of
+from readers.sync.notifications import HOPS, MAIN, TYPES, Notifications, RoomBasis, may_notify, relation_of, thread_of
 from readers.sync.outputs import Output
 from readers.sync.rooms import Room, Rooms
 from readers.sync.users import User
@@ -165,35 +165,60 @@ class Unread:
         for nid, thread, order in await (await connection.execute(SQL["own_receipts"], parameters)).fetchall():
             read = counters[nid].read
             read[thread] = max(read.get(thread, 0), order)
+        unread, lacking = self._from_cache(user, counters)
         most = max(100, min(MOST_UNREAD, MOST_AT_ONCE // len(rooms)))
-        parameters |= {
-            "after": [counters[nid].read[""] for nid in rooms],
-            "upto": [asked[nid][0] for nid in rooms],
-            "types": list(TYPES) if user.evaluator is DEFAULT_EVALUATOR else None,
-            "most": most,
-        }
-        spans = await (await connection.execute(SQL["unread_spans"], parameters)).fetchall()
-        bases = await self._read_bases(connection, user, rooms, counters)
-        events = await self._events.fetch(connection, dict.fromkeys(row[2] for row in spans))
-        contents = await self._read_parents(connection, events.values())
-        for number, (i, timeline, entry) in enumerate(spans):
+        if lacking:
+            parameters = {
+                "user_id": user.user_id,
+                "rooms": lacking,
+                "after": [counters[nid].read[""] for nid in lacking],
+                "upto": [asked[nid][0] for nid in lacking],
+                "types": list(TYPES) if user.evaluator is DEFAULT_EVALUATOR else None,
+                "most": most,
+            }
+            rows = await (await connection.execute(SQL["unread_spans"], parameters)).fetchall()
+            events = await self._events.fetch(connection, dict.fromkeys(row[1] for row in rows))
+            unread += [(lacking[i - 1], events[entry]) for i, entry in rows if entry in events]
+        # Rules of a user's own may ask for their name in the room, also of events that are yet to come.
+        based = {nid for nid, _ in unread} if user.evaluator is DEFAULT_EVALUATOR else counters.keys()
+        bases = await self._read_bases(connection, user, list(based), counters)
+        contents = await self._read_parents(connection, [output for _, output in unread])
+        for number, (nid, output) in enumerate(unread):
             if number % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
-            nid = rooms[i - 1]
-            output, basis, counter = events.get(entry), bases.get(nid), counters[nid]
-            if output is None or basis is None:
+            basis, counter = bases.get(nid), counters[nid]
+            if basis is None:
                 continue
             outcome = self._notifications.evaluate(output, basis, user.evaluator, user.user_id, counter.display_name)
             if outcome.notify:
                 content = self._notifications.facts(output, basis).content
                 thread = thread_of(content, lambda event_id: contents.get(event_id, {})) or MAIN
-                if not counter.is_read(thread, timeline):
+                if not counter.is_read(thread, output.timeline or 0):
                     counter.add(thread, outcome.highlight)
         user.unread.update(counters)
+
+    def _from_cache(self, user: User, counters: dict[int, Counter]) -> tuple[list[tuple[int, Output]], list[int]]:
+        """What may be unread in the rooms whose recent past reaches back far enough, and the rooms where it does not."""
+        unread: list[tuple[int, Output]] = []
+        lacking: list[int] = []
+        for nid, counter in counters.items():
+            room = self._rooms.get(nid)
+            entries = None if room is None else room.after(counter.read[""])
+            if entries is None:
+                lacking.append(nid)
+                continue
+            for output in entries:
+                if output.position <= counter.position and output.sender != user.user_id:
+                    if user.evaluator is DEFAULT_EVALUATOR and not may_notify(output):
+                        continue
+                    unread.append((nid, output))
+        return unread, lacking
 
     async def _read_bases(
         self, connection: AsyncConnection, user: User, rooms: list[int], counters: dict[int, Counter]
     ) -> dict[int, RoomBasis]:
+        if not rooms:
+            return {}
         rows = await (
             await connection.execute(SQL["notification_basis"], {"rooms": rooms, "user_id": user.user_id})
         ).fetchall()
