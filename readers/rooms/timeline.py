@@ -108,28 +108,25 @@ class Timelines:
         """Up to `limit` visible events of a stretch. `first` is its first batch, if that was read already."""
         if wanted.takes_nothing or not wanted.takes_room(access.room_id):
             return Page([], None)
+        rows: list[Row] = []
         for _ in range(MOST_ROUNDS):
             if stretch.is_empty:
-                break
-            batch = first or await self.fetch(connection, access.room_id, stretch, limit + 1, wanted)
+                return Page(rows, None)
+            batch = first or await self.fetch(connection, access.room_id, stretch, limit - len(rows) + 1, wanted)
             first = None
             if batch.last is None:
-                break
+                return Page(rows, None)
             await self.learn_lines(connection, access, batch.rows)
-            rows = [row for row in visible(access, batch.rows) if takes(access, wanted, row)]
+            rows += [row for row in visible(access, batch.rows) if takes(access, wanted, row)]
             if len(rows) > limit:
                 return Page(rows[:limit], stretch.end_at(rows[limit - 1].timeline))
             if not batch.more:
                 return Page(rows, None)
-            following = access.next_open(stretch.end_at(batch.last), backwards=stretch.backwards)
-            if following is None:
+            place = access.next_open(stretch.end_at(batch.last), backwards=stretch.backwards)
+            if place is None:
                 return Page(rows, None)
-            if rows:
-                return Page(rows, following)
-            stretch = stretch.rest(following)
-        else:
-            return Page([], stretch.near_end)
-        return Page([], None)
+            stretch = stretch.rest(place)
+        return Page(rows, stretch.near_end)
 
     async def fetch(
         self, connection: AsyncConnection, room_id: str, stretch: Stretch, most: int, wanted: RoomEventFilter

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import falcon.asgi
 import httpx
@@ -13,7 +14,7 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from bin.web import Request, Response, Routes, _on_matrix_error
+from bin.web import Gate, Request, Response, Routes, _on_matrix_error
 from eventlog.configuration import load_settings
 from eventlog.head import Head
 from eventlog.sessions import Session
@@ -25,9 +26,11 @@ V3 = "/_matrix/client/v3"
 
 
 class Sessions:
-    """Middleware: who asks is in a header, as `user id/device id`."""
+    """Middleware: who asks is in a header, as `user id/device id`. Path parameters are decoded as in `bin.web.Gatekeeper`."""
 
     async def process_resource(self, req: Any, _resp: Any, _resource: Any, params: dict[str, Any]) -> None:
+        for name, value in params.items():
+            params[name] = unquote(value, errors="strict")
         user_id, _, device_id = req.get_header("x-session").partition("/")
         req.context.session = Session(user_id, device_id, b"")
 
@@ -91,5 +94,5 @@ async def serving(dsn: str) -> AsyncIterator[Server]:
         app.req_options.keep_blank_qs_values = True
         app.add_error_handler(MatrixError, _on_matrix_error)
         routes.install(app)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(Gate(app)), base_url="http://test") as http:
             yield Server(http)
