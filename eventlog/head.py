@@ -29,6 +29,7 @@ REMEMBERED = 20_000
 # Entries judged later than this after their append are looked up singly.
 WINDOW_SECONDS = 600
 MOST = 5_000
+REMEMBERED_AT_START = 1_000
 
 
 class Verdict(NamedTuple):
@@ -50,7 +51,7 @@ class Head:
         self._dsn = direct_dsn
         self._want_verdicts = want_verdicts
         self._verdicts: OrderedDict[int, Verdict] = OrderedDict()
-        self._waiting: dict[int, asyncio.Future[Verdict]] = {}
+        self._waiting: dict[int, list[asyncio.Future[Verdict]]] = {}
         self._watchers: list[Callable[[], None]] = []
         self._asked: set[int] = set()
         self._woken = asyncio.Event()
@@ -70,8 +71,9 @@ class Head:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        for future in self._waiting.values():
-            future.cancel()
+        for waiting in self._waiting.values():
+            for future in waiting:
+                future.cancel()
 
     def watch(self, callback: Callable[[], None]) -> None:
         """Calls back, on the loop, whenever the head has moved."""
@@ -82,22 +84,26 @@ class Head:
         """Whether the database answered within the last few seconds."""
         return monotonic() - self.looked_at < 5 * LOOK_SECONDS
 
-    async def verdict(self, entry: int, timeout: float) -> Verdict:
-        """Waits for the verdict on an entry; TimeoutError when there is none in time."""
+    def expect(self, entry: int) -> asyncio.Future[Verdict]:
+        """A future of the verdict on an entry; whoever waits brings the timeout, and may cancel it."""
+        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         known = self._verdicts.get(entry)
         if known is not None:
-            return known
-        future = self._waiting.get(entry)
-        if future is None:
-            future = self._waiting[entry] = asyncio.get_running_loop().create_future()
+            future.set_result(known)
+            return future
+        waiting = self._waiting.get(entry)
+        if waiting is None:
+            waiting = self._waiting[entry] = []
             if entry >> 20 < (time() - WINDOW_SECONDS / 2) * 1000:
                 # Judged before this process looked: a duplicate of an old transaction.
                 self._ask(entry)
-        try:
-            return await asyncio.wait_for(asyncio.shield(future), timeout)
-        finally:
-            if not future.done():
-                self._waiting.pop(entry, None)
+        waiting.append(future)
+        return future
+
+    async def verdict(self, entry: int, timeout: float) -> Verdict:
+        """Waits for the verdict on an entry; TimeoutError when there is none in time."""
+        async with asyncio.timeout(timeout):
+            return await self.expect(entry)
 
     def known(self, entry: int) -> Verdict | None:
         """The verdict if it has been seen lately."""
@@ -151,48 +157,65 @@ class Head:
             self._woken.set()
 
     async def _look(self, connection: AsyncConnection, *, first: bool = False) -> None:
-        rows = await (await connection.execute(SQL["heads"])).fetchall()
-        self.looked_at = monotonic()
-        if not rows:
-            return
-        if not self.positions:
-            # The first look: what was judged lately may be what a request is about to wait for.
-            self.positions = [max(0, row[1] - 1000) for row in rows]
-        self.epoch = rows[0][2]
         moved = False
-        for shard, position, _ in rows:
-            while self._want_verdicts and self.positions[shard] < position:
-                last = await self._fetch(connection, shard, self.positions[shard])
-                self.positions[shard] = last if last is not None else position
-                moved = True
-            if self.positions[shard] != position:
-                self.positions[shard] = position
-                moved = True
+        while True:
+            rows = await self._read(connection)
+            self.looked_at = monotonic()
+            if not rows:
+                return
+            if not self.positions:
+                # The first look: what was judged lately may be what a request is about to wait for.
+                self.positions = [max(0, position - REMEMBERED_AT_START) for _, position, *_ in rows]
+                continue
+            self.epoch = rows[0][2]
+            seen: dict[int, int] = {}
+            counts: dict[int, int] = {}
+            heads: dict[int, int] = {}
+            for shard, position, _, at, entry, verdict, reason in rows:
+                heads[shard] = position
+                if at is not None:
+                    self._settle(Verdict(at, entry, verdict, reason))
+                    seen[shard] = at
+                    counts[shard] = counts.get(shard, 0) + 1
+            more = False
+            for shard, position in heads.items():
+                if counts.get(shard, 0) == MOST:
+                    position, more = seen[shard], True
+                if self.positions[shard] != position:
+                    self.positions[shard] = position
+                    moved = True
+            if not more:
+                break
         asked, self._asked = self._asked, set()
         for entry in asked:
             row = await (await connection.execute(SQL["verdict_of"], {"entry": entry})).fetchone()
             if row is not None:
                 self._settle(Verdict(*row))
+        self._sweep()
         if moved:
             for callback in self._watchers:
                 callback()
 
-    async def _fetch(self, connection: AsyncConnection, shard: int, after: int) -> int | None:
+    async def _read(self, connection: AsyncConnection) -> list[tuple[int, int, str, int, int, str, str | None]]:
         since = int((time() - WINDOW_SECONDS) * 1000) << 20
+        # Without shards there is nothing to join: the heads alone.
+        shards = list(range(len(self.positions))) if self._want_verdicts else []
         cursor = await connection.execute(
-            SQL["verdicts"], {"shard": shard, "after": after, "since": since, "most": MOST}
+            SQL["look"],
+            {"shards": shards, "after": self.positions if shards else [], "since": since, "most": MOST},
         )
-        last = None
-        rows = await cursor.fetchall()
-        for row in rows:
-            last = row[0]
-            self._settle(Verdict(*row))
-        return last if len(rows) == MOST else None
+        return await cursor.fetchall()
+
+    def _sweep(self) -> None:
+        """Forgets entries that nobody waits for any more."""
+        if len(self._waiting) > MOST:
+            for entry in [e for e, futures in self._waiting.items() if all(f.done() for f in futures)]:
+                del self._waiting[entry]
 
     def _settle(self, verdict: Verdict) -> None:
         self._verdicts[verdict.entry] = verdict
         if len(self._verdicts) > REMEMBERED:
             self._verdicts.popitem(last=False)
-        future = self._waiting.pop(verdict.entry, None)
-        if future is not None and not future.done():
-            future.set_result(verdict)
+        for future in self._waiting.pop(verdict.entry, ()):
+            if not future.done():
+                future.set_result(verdict)

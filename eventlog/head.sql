@@ -1,14 +1,17 @@
--- heads --
--- How far every shard of the room server is, and the epoch it is in.
-select shard, position, epoch from eventlog.positions where component = 'roomserver' order by shard
-
--- verdicts --
--- What was decided after a position, in order; only what was appended since a moment, so that old partitions are not looked at.
-select position, entry, verdict, reason
-from eventlog.outputs
-where shard = %(shard)s and position > %(after)s and entry >= %(since)s
-order by position
-limit %(most)s
+-- look --
+-- How far every shard is, its epoch, and what was decided since; only what was appended lately, so that old partitions rest.
+select p.shard, p.position, p.epoch, o.position, o.entry, o.verdict, o.reason
+from eventlog.positions p
+left join unnest(%(shards)s::smallint[], %(after)s::bigint[]) as a (shard, position) on a.shard = p.shard
+left join lateral (
+    select o.position, o.entry, o.verdict, o.reason
+    from eventlog.outputs o
+    where o.shard = p.shard and o.position > a.position and o.entry >= %(since)s
+    order by o.position
+    limit %(most)s
+) o on true
+where p.component = 'roomserver'
+order by p.shard, o.position
 
 -- verdict_of --
 -- The verdict on one entry, if there is one.

@@ -162,11 +162,9 @@ class LogWriter:
             self._queue.append(request)
             self._woken.set()
             try:
-                placed = await asyncio.wait_for(request.future, max(0.1, request.deadline - loop.time()))
-                verdicts = [
-                    await self._head.verdict(entry_id, max(0.1, request.deadline - loop.time()))
-                    for _, entry_id in placed
-                ]
+                async with asyncio.timeout_at(request.deadline):
+                    placed = await request.future
+                    verdicts = [await self._head.expect(entry_id) for _, entry_id in placed]
             except TimeoutError:
                 raise MatrixError(
                     503, "M_UNKNOWN", "The server is busy. Try again with the same transaction."
