@@ -36,9 +36,11 @@ def check_txn_id(txn_id: str) -> str:
 
 
 def check_type(event_type: str) -> str:
-    """The event type; M_INVALID_PARAM when empty, M_TOO_LARGE beyond 255 bytes."""
+    """The event type; M_INVALID_PARAM when empty, M_TOO_LARGE beyond 255 bytes, M_FORBIDDEN for what makes a room."""
     if not event_type:
         raise invalid_param("The event type is empty.")
+    if event_type == "m.room.create":
+        raise forbidden("A room is made once.")
     if not fits(event_type):
         raise too_large("An event type may have 255 bytes.")
     return event_type
