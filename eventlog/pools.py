@@ -14,6 +14,11 @@ from eventlog.settings import Role, Settings
 
 STATEMENT_SECONDS = 60
 
+# Planning over some thirty partitions takes ten times as long as most statements run (8 ms and 0.8 ms, measured on a page of 100
+# events), and what is planned with the values at hand is no better: every query here is a look-up by index. A partition that was
+# empty when a plan was made must not be read from end to end once it is full.
+PLANNING = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off"
+
 Pool = AsyncConnectionPool[AsyncConnection]
 
 
@@ -23,7 +28,7 @@ def component_dsn(settings: Settings, role: Role, *, direct: bool = False, name:
     present = conninfo_to_dict(dsn)
     options = (
         f"{present.get('options') or ''} -c statement_timeout={STATEMENT_SECONDS}s"
-        f" -c idle_in_transaction_session_timeout={STATEMENT_SECONDS}s -c lock_timeout=30s"
+        f" -c idle_in_transaction_session_timeout={STATEMENT_SECONDS}s -c lock_timeout=30s {PLANNING}"
     ).strip()
     more = {} if role == "replication" else {"options": options}
     return make_conninfo(dsn, application_name=f"walden {name or role}", **more)

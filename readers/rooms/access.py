@@ -132,9 +132,9 @@ class Access:
         """The user's membership in the state after an event, for `unsigned.membership`."""
         return self._memberships.after(placed.position, placed.line, self.bases.get(placed.line, 0))
 
-    def sees_all(self, first: Placed, last: Placed) -> bool:
-        """Whether the user was joined from before the earlier event to after the later one, all of it on the main line."""
-        return self._memberships.constant(first.position - 1, last.position) == "join"
+    def sees_all(self, first: int, last: int) -> bool:
+        """Whether the user was joined from before the event at one position of the main line to after that at a later one."""
+        return self._memberships.constant(first - 1, last) == "join"
 
     def sees(self, placed: Placed) -> bool:
         """Whether the user may see an event."""

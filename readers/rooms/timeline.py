@@ -117,7 +117,8 @@ class Timelines:
             if batch.last is None:
                 return Page(rows, None)
             await self.learn_lines(connection, access, batch.rows)
-            rows += [row for row in visible(access, batch.rows) if takes(access, wanted, row)]
+            seen = visible(access, batch.rows)
+            rows += seen if wanted.takes_all else [row for row in seen if takes(access, wanted, row)]
             if len(rows) > limit:
                 return Page(rows[:limit], stretch.end_at(rows[limit - 1].timeline))
             if not batch.more:
@@ -183,15 +184,29 @@ class Timelines:
         """The client forms of events, in order."""
         await self.learn_lines(connection, access, rows)
         pieces = await self.forms.pieces_of(connection, rows, access.version, access.room_id)
-        return [
-            client_event(
-                *pieces[row.event_id],
-                room_id=access.room_id,
-                membership=access.membership_after(row),
-                transaction_id=row.transaction_of(access.user_id, device_id),
-            )
-            for row in rows
-        ]
+        user_id = access.user_id
+        endings: dict[str, bytes] = {}
+        rendered = []
+        for row in rows:
+            members, unsigned = pieces[row.event_id]
+            membership = access.membership_after(row)
+            if unsigned or (row.txn_id is not None and row.sender == user_id):
+                rendered.append(
+                    client_event(
+                        members,
+                        unsigned,
+                        room_id=access.room_id,
+                        membership=membership,
+                        transaction_id=row.transaction_of(user_id, device_id),
+                    )
+                )
+                continue
+            # What most events of a page end in is the same.
+            ending = endings.get(membership)
+            if ending is None:
+                ending = endings[membership] = client_event(b"", room_id=access.room_id, membership=membership)[1:]
+            rendered.append(b"{%b%b" % (members, ending))
+        return rendered
 
     async def members_of_senders(
         self, connection: AsyncConnection, access: Access, rows: Sequence[Row], position: int
@@ -208,10 +223,9 @@ class Timelines:
 
 def visible(access: Access, rows: Sequence[Row]) -> list[Row]:
     """Those of some successive events that the user may see; who is ignored is heard in state alone."""
-    if rows:
-        first, last = min(rows, key=_position), max(rows, key=_position)
-        if not (access.sees_all(first, last) and not any(row.line for row in rows)):
-            rows = [row for row in rows if access.sees(row)]
+    plain = bool(rows) and not any(row.line or row.timeline != row.position for row in rows)
+    if not plain or not access.sees_all(*sorted((rows[0].position, rows[-1].position))):
+        rows = [row for row in rows if access.sees(row)]
     if access.ignored:
         # "Once ignored, the client will no longer receive events sent by that user, with the exception of state events."
         rows = [row for row in rows if row.state_key is not None or row.sender not in access.ignored]
@@ -229,10 +243,6 @@ def takes(access: Access, wanted: RoomEventFilter, row: Row) -> bool:
     # Redaction takes the url away.
     has_url = row.redaction is None and "url" in row.content
     return has_url is wanted.contains_url
-
-
-def _position(row: Row) -> int:
-    return row.position
 
 
 def _like(pattern: str) -> str:
