@@ -153,12 +153,14 @@ async def check_slot(setup: Setup) -> None:
     if not found:
         raise SlotLost(setup.slot, Loss.MISSING)
     setup.health = health = found[0]
-    if health.lost or health.confirmed_lsn is None:
-        raise SlotLost(setup.slot, Loss.INVALIDATED, health.invalidation_reason or health.wal_status or "unfinished")
+    if health.lost:
+        raise SlotLost(setup.slot, Loss.INVALIDATED, health.invalidation_reason or "lost")
     if health.plugin != "pgoutput":
         raise Misconfigured(f"slot {setup.slot} has the plugin {health.plugin}", "drop it; it is made anew")
     if health.active_pid is not None and not health.temporary:
         raise SlotActive(setup.slot, health.active_pid)
+    if health.confirmed_lsn is None:
+        raise SlotLost(setup.slot, Loss.MISSING, "it was never finished")
     if setup.start_lsn and health.confirmed_lsn > setup.start_lsn:
         raise SlotLost(setup.slot, Loss.AHEAD, f"slot at {health.confirmed_lsn:X}, stored {setup.start_lsn:X}")
     setup.start_lsn = setup.start_lsn or health.confirmed_lsn

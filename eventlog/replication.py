@@ -123,10 +123,9 @@ class Subscriber:
         self._retries = retries or Retries()
         self._delays: Iterator[float] | None = None
         self._setup: Setup | None = None
-        self._news = asyncio.Event()
+        self._news, self._woken = asyncio.Event(), asyncio.Event()
         self._reporter: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
-        self._waiter: asyncio.Future[None] | None = None
         self._broken: BaseException | None = None
         self._opened = self._heard = self._moved = self._asked = 0.0
         self._away_seconds = away_seconds
@@ -277,6 +276,7 @@ class Subscriber:
         """Wait for the socket; False once `deadline` (monotonic) has passed. Raises Interrupted if the stream is dead."""
         now = time.monotonic()
         if now >= deadline:
+            await asyncio.sleep(0)
             return False
         if now - self._heard > self._patience:
             raise Interrupted(f"the server was silent for {self._patience:.0f} s", "see that the network reaches it")
@@ -285,17 +285,18 @@ class Subscriber:
             raise Interrupted(f"nothing came round for {self._patience:.0f} s", "see the server's log of its walsender")
         loop = asyncio.get_running_loop()
         socket = self.setup.connection.pgconn.socket
-        self._waiter = waiter = loop.create_future()
+        self._woken.clear()
         # Armed only while waiting: left armed beside unread data it would fire on every turn of the loop.
-        loop.add_reader(socket, _wake, waiter)
+        loop.add_reader(socket, self._woken.set)
         try:
             async with asyncio.timeout(min(deadline - now, self._patience / 4)):
-                await waiter
+                await self._woken.wait()
         except TimeoutError:
             pass
         finally:
             loop.remove_reader(socket)
-            self._waiter = None
+        if self._broken is not None:
+            raise self._broken
         return True
 
     async def _report(self) -> None:
@@ -316,15 +317,15 @@ class Subscriber:
             except Exception as error:
                 # Raised where the batches are taken: a stream without reports must not go on in silence.
                 self._broken = error
-                if self._waiter is not None and not self._waiter.done():
-                    self._waiter.set_exception(error)
+                self._woken.set()
                 return
 
     def _let_go(self) -> None:
         """A server that is stuck in writing to us can neither end the session nor finish a checkpoint that gives the slot
         up, nor shut down: a consumer that takes too long gets its connection again when it is back."""
-        pgconn = self.setup.connection.pgconn
-        if select.select([pgconn.socket], [], [], 0)[0]:
+        pgconn, unread = self.setup.connection.pgconn, select.poll()
+        unread.register(pgconn.socket, select.POLLIN)
+        if unread.poll(0):
             pgconn.finish()
             raise Interrupted(f"a batch took over {self._away_seconds:.0f} s", "see what its consumer waits for")
 
@@ -374,7 +375,10 @@ class Subscriber:
         self._subscription = replace(self._subscription, history=setup.history)
         progress = self.progress
         progress.confirmed = max(progress.confirmed, setup.start_lsn)
-        progress.delivered = progress.received = max(progress.delivered, progress.confirmed)
+        progress.delivered = max(progress.delivered, progress.confirmed)
+        # What was received and not handed out comes again; what the server had said of the end no longer holds.
+        progress.received = min(max(progress.received, progress.confirmed), progress.delivered)
+        progress.server_end = progress.delivered
         self._opened = self._heard = self._moved = time.monotonic()
         self._broken = None
         if self._heartbeat is not None:
@@ -387,11 +391,6 @@ class Subscriber:
         setup, self._setup = self._setup, None
         if setup is not None:
             await setup.connection.close()
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 async def _end(task: asyncio.Task[None] | None) -> None:

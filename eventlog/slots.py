@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -46,12 +46,25 @@ class Loss(enum.Enum):
     OTHER_HISTORY = "the stored position belongs to another system, timeline or future"
 
 
+SETTINGS: Final[Mapping[str, str]] = {
+    "lost": "raise max_slot_wal_keep_size",
+    "wal_removed": "raise max_slot_wal_keep_size",
+    "rows_removed": "set hot_standby_feedback = on",
+    "wal_level_insufficient": "keep wal_level = logical on the primary",
+    "idle_timeout": "raise idle_replication_slot_timeout or keep the consumer running",
+}
+"""What keeps a slot alive, by the server's reason for giving one up (before 17 by its wal_status)."""
+
+
 class SlotLost(Failure):
     """The slot cannot bring what follows the stored position. The consumer works from the tables and makes a new one."""
 
     def __init__(self, slot: str, loss: Loss, detail: str = "") -> None:
         why = f"{loss.value} ({detail})" if detail else loss.value
-        super().__init__(f"replication slot {slot} is lost, {why}", "the consumer catches up from the tables by itself")
+        remedy = "the consumer catches up from the tables by itself"
+        if (setting := SETTINGS.get(detail)) is not None:
+            remedy += f"; to spare it that, {setting}"
+        super().__init__(f"replication slot {slot} is lost, {why}", remedy)
         self.slot = slot
         self.loss = loss
 
@@ -136,7 +149,7 @@ class SlotHealth:
     @property
     def lost(self) -> bool:
         """True if the slot will never deliver again."""
-        return self.wal_status == "lost" or self.invalidation_reason is not None or self.confirmed_lsn is None
+        return self.wal_status == "lost" or self.invalidation_reason is not None
 
 
 async def slot_health(connection: Connection, name: str | None = None) -> list[SlotHealth]:

@@ -6,7 +6,8 @@ select s.slot_name, s.plugin, s.temporary, s.active_pid, s.wal_status, s.safe_wa
        (w.wal_end - s.restart_lsn)::int8 as restart_lag,
        (w.wal_end - s.confirmed_flush_lsn)::int8 as confirmed_lag,
        age(s.catalog_xmin) as catalog_xmin_age,
-       to_jsonb(s) ->> 'invalidation_reason' as invalidation_reason,
+       coalesce(to_jsonb(s) ->> 'invalidation_reason',
+                case when to_jsonb(s) ->> 'conflicting' = 'true' then 'rows_removed' end) as invalidation_reason,
        coalesce((to_jsonb(s) ->> 'failover')::boolean, false) as failover
 from pg_catalog.pg_replication_slots s,
      (select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end) w (wal_end)

@@ -33,6 +33,11 @@ import psycopg
 USER: Final = "postgres"
 PASSWORD: Final = "walden-tests-only"
 START_SECONDS: Final = 60.0
+WATCH: Final = """read -r _
+kill -INT "$1"
+for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$1" 2>/dev/null || break; sleep 1; done
+rm -rf "$2"
+"""
 MEMORY_BYTES: Final = 4 << 30
 """Free memory from which on clusters are kept there; one takes up to half a gigabyte."""
 # Speed before durability: a killed server loses nothing that the kernel still has, and no test cuts the power.
@@ -175,9 +180,9 @@ class Cluster:
         command = [*unprivileged(), str(self.bin / "postgres"), "-D", str(self.data), *options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.root)
-        # Ends the server when this process ends, however it does: reading from a pipe whose other end is gone returns.
-        # (A signal at the parent's death would be sent when the thread ends that started the server.)
-        watch = ["sh", "-c", 'read -r _; kill -INT "$1"', "watch", str(self.process.pid)]
+        # Ends and removes the cluster when this process ends, however it does: reading from a pipe whose other end is
+        # gone returns. (A signal at the parent's death would be sent when the thread ends that started the server.)
+        watch = ["sh", "-c", WATCH, "watch", str(self.process.pid), str(self.root)]
         self.watcher = subprocess.Popen(watch, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + START_SECONDS
         while True:

@@ -193,13 +193,16 @@ async def test_an_idle_stream_outlives_the_servers_patience(log: Log) -> None:
         assert subscriber.progress.reconnects == 0
 
 
-async def test_cut_connections_lose_nothing_and_bring_nothing_twice(log: Log, proxy: Proxy) -> None:
+@pytest.mark.parametrize("kind", ["durable", "temporary"])
+async def test_cut_connections_lose_nothing_and_bring_nothing_twice(log: Log, proxy: Proxy, kind: str) -> None:
     confirmed: list[int] = []
     seen: list[int] = []
+    await log.connection.execute("create table log.unpublished (x text)")
 
     async def write() -> None:
         for number in range(150):
             await log.append(str(number), str(number))
+            await log.connection.execute("insert into log.unpublished select 'x' from generate_series(1, 20)")
             await asyncio.sleep(0.005)
 
     async def cut() -> None:
@@ -207,7 +210,9 @@ async def test_cut_connections_lose_nothing_and_bring_nothing_twice(log: Log, pr
             await asyncio.sleep(0.12)
             proxy.blink()
 
-    async with asyncio.timeout(60), log.subscriber(through(proxy, log), retries=Retries(20, 0.02, 0.1)) as subscriber:
+    source = {"slot": "walden_1_copy", "temporary_copy_of": str(log.slot)} if kind == "temporary" else {}
+    subscriber = log.subscriber(through(proxy, log, 300), retries=Retries(20, 0.02, 0.1), **source)
+    async with asyncio.timeout(60), subscriber:
         work = asyncio.gather(write(), cut())
         async for batch in subscriber.batches(max_wait=0.5):
             seen += ids([batch])
@@ -223,7 +228,42 @@ async def test_cut_connections_lose_nothing_and_bring_nothing_twice(log: Log, pr
     assert seen == list(range(1, 301))
     assert confirmed == sorted(set(confirmed))
     assert reconnects >= 3
-    await eventually(log.confirmed, confirmed[-1].__le__)
+    if kind == "durable":
+        await eventually(log.confirmed, confirmed[-1].__le__)
+
+
+async def test_what_was_received_and_not_handed_out_before_a_cut_comes_again(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log.connection.execute("create table log.unpublished (x text)")
+    async with log.subscriber(impatient(log.dsn, 900), adopt_idle=True, retries=Retries(20, 0.02, 0.1)) as subscriber:
+        await log.append("a")
+        await log.connection.execute("insert into log.unpublished select 'x' from generate_series(1, 1000)")
+        # Both the row and the news that the server has read past it are in the socket now.
+        await asyncio.sleep(0.5)
+        take_message = subscriber._take
+
+        def cut_after_the_news(data: bytes) -> object:
+            item = take_message(data)
+            if data[:1] == b"k" and subscriber.progress.server_end > subscriber.progress.received:
+                monkeypatch.undo()
+                raise psycopg.OperationalError("cut")
+            return item
+
+        monkeypatch.setattr(subscriber, "_take", cut_after_the_news)
+        # Without any wait, so that the new stream is found empty first.
+        assert ids(await take(subscriber, 1, max_wait=0.0)) == [1]
+        assert subscriber.progress.reconnects == 1
+
+
+async def test_a_role_that_may_only_replicate_can_follow_and_copy(log: Log) -> None:
+    await log.connection.execute("drop role if exists follower")
+    await log.connection.execute("create role follower login replication password 'follower'")
+    dsn = make_conninfo(log.dsn, user="follower", password="follower")
+    durable, temporary = log.subscriber(dsn), log.subscriber(dsn, slot="walden_1_a", temporary_copy_of=str(log.slot))
+    async with durable, temporary:
+        await log.append("a")
+        assert ids(await take(durable, 1)) == ids(await take(temporary, 1)) == [1]
 
 
 async def test_the_connection_is_made_again_through_an_outage_within_the_budget(log: Log, proxy: Proxy) -> None:
@@ -551,6 +591,7 @@ async def test_a_slot_that_ran_out_of_its_wal_allowance_is_said_to_be_lost_and_h
                 await take(subscriber, 1)
             assert caught.value.loss is Loss.INVALIDATED
             assert "wal_removed" in str(caught.value)
+            assert "raise max_slot_wal_keep_size" in caught.value.remedy
 
 
 async def test_a_consumer_that_is_away_too_long_lets_go_and_loses_nothing(log: Log) -> None:
