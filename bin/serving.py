@@ -16,7 +16,6 @@ from gunicorn.app.base import BaseApplication
 from bin.components import federation_apart
 from eventlog.configuration import Listen, Settings
 
-
 LEAVE_SECONDS = 5.0
 """How long a worker without a master may go on with the requests that it has."""
 
@@ -45,7 +44,7 @@ class Server(BaseApplication):
         chosen: dict[str, Any] = {
             "bind": [str(address) for address in addresses if address],
             "workers": client.processes,
-            "worker_class": "uvicorn_worker.UvicornWorker",
+            "worker_class": "bin.worker.Worker",
             "backlog": client.backlog,
             "proc_name": "walden api",
             "graceful_timeout": 10,

@@ -1,0 +1,112 @@
+"""A load on rooms that goes on whatever dies: people who send, and what was acknowledged to them.
+
+Invariant: `acknowledged` holds exactly what a 200 said, no more; every message has a text of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Self
+
+from people import Person, Refused, segment
+
+
+@dataclass
+class Load:
+    """Senders in rooms. Each sends one request at a time and pauses `pause` seconds in between."""
+
+    senders: list[Person]
+    rooms: list[str]
+    chance: random.Random
+    pause: float = 0.02
+    acknowledged: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By room: event id to text of the messages, event id to "" of state events."""
+    account_data: dict[str, int] = field(default_factory=dict)
+    """By user: the last value of the account data of type `test.counter`."""
+    latest: dict[str, float] = field(default_factory=dict)
+    """By room: when the request began that was the last to be acknowledged."""
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+    _ending: bool = False
+
+    @classmethod
+    async def prepare(cls, url: str, people: int, rooms: int, chance: random.Random) -> Self:
+        """People who have registered and are in all rooms."""
+        senders = [await Person(url).register() for _ in range(people)]
+        levels = {"power_level_content_override": {"events": {"test.state": 0}}}
+        made = [await senders[0].create_room(name=f"room {n}", **levels) for n in range(rooms)]
+        for person in senders[1:]:
+            for room_id in made:
+                await person.join(room_id)
+        return cls(senders, made, chance, acknowledged={room_id: {} for room_id in made})
+
+    @property
+    def count(self) -> int:
+        """How many events were acknowledged."""
+        return sum(map(len, self.acknowledged.values()))
+
+    def begin(self) -> None:
+        """Start sending."""
+        self._tasks = [asyncio.create_task(self._send(person)) for person in self.senders]
+
+    async def end(self) -> None:
+        """Stop after what is under way has been acknowledged. Raises what a sender met that was not to be repeated."""
+        self._ending = True
+        await asyncio.gather(*self._tasks)
+
+    async def close(self) -> None:
+        """Hang up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for person in self.senders:
+            await person.__aexit__(None, None, None)
+
+    async def recovered(self, since: float, seconds: float) -> float:
+        """Wait until requests that began after `since` were acknowledged in every room; how long after it that was."""
+        async with asyncio.timeout(seconds):
+            while not all(self.latest.get(room_id, 0.0) > since for room_id in self.rooms):
+                for task in self._tasks:
+                    if task.done():
+                        task.result()
+                await asyncio.sleep(0.01)
+        return time.monotonic() - since
+
+    async def _send(self, person: Person) -> None:
+        value = 0
+        while not self._ending:
+            room_id = self.chance.choice(self.rooms)
+            number, dice, began = next(self._numbers), self.chance.random(), time.monotonic()
+            if dice < 0.86:
+                text = f"{person.name} says {number}"
+                event_id = await person.send(room_id, text)
+                assert event_id not in self.acknowledged[room_id], f"{event_id} acknowledged twice"
+                self.acknowledged[room_id][event_id] = text
+                self.latest[room_id] = began
+            elif dice < 0.89:
+                event_id = await person.set_state(room_id, "test.state", {"number": number}, person.user_id)
+                self.acknowledged[room_id][event_id] = ""
+            elif dice < 0.92:
+                await self._leave_and_come_back(person, room_id)
+            elif dice < 0.96:
+                known = self.acknowledged[room_id]
+                if known:
+                    path = f"rooms/{segment(room_id)}/receipt/m.read/{segment(next(reversed(known)))}"
+                    await person.insist("POST", path, {})
+            else:
+                value += 1
+                path = f"user/{segment(person.user_id)}/account_data/test.counter"
+                await person.insist("PUT", path, {"value": value})
+                self.account_data[person.user_id] = value
+            await asyncio.sleep(self.pause)
+
+    async def _leave_and_come_back(self, person: Person, room_id: str) -> None:
+        # Refused when it is repeated after an answer that was lost: they are gone already.
+        with contextlib.suppress(Refused):
+            await person.leave(room_id)
+        await person.join(room_id)
