@@ -22,6 +22,7 @@ from eventlog.presence import show
 from eventlog.sessions import SessionCache
 from eventlog.settings import Settings
 from eventlog.typing_messages import message_key
+from readers.rooms.routes import add_routes as add_room_routes
 from readers.sync.resources import add_routes as add_sync_routes
 from readers.sync.service import SyncService
 from writer.log_writer import LogWriter
@@ -37,7 +38,7 @@ class Process:
     """What one API process has open. Made in the worker, opened on its event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self.routes = Routes()
         self.pool: Pool = make_pool(settings, "writer", name="api")
         self.reader_pool: Pool = make_pool(settings, "reader", name="api readers")
@@ -57,6 +58,7 @@ class Process:
         self.sync = SyncService(settings, self.head, self.reader_pool)
         self._stack = AsyncExitStack()
         self._presence: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         services = Services(
             settings=settings,
             pool=self.pool,
@@ -79,9 +81,15 @@ class Process:
         await stack.enter_async_context(self.sessions)
         await stack.enter_async_context(self.log)
         await stack.enter_async_context(self.sync)
-        dsn = component_dsn(self._settings, "reader", direct=True, name="api")
+        dsn = component_dsn(self.settings, "reader", direct=True, name="api")
+        self._loop = asyncio.get_running_loop()
         self._presence = asyncio.create_task(show(dsn, "api", lambda: self.sync.feed.positions), name="presence")
         log.info("the API is open", routes=sum(1 for _ in self.routes.methods()))
+
+    def stop(self) -> None:
+        """Answers the long polls: the process has been told to end. Safe to call from a signal handler."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.sync.stop)
 
     async def close(self) -> None:
         """Closes everything in the opposite order."""
@@ -94,7 +102,11 @@ def _sync(process: Process) -> None:
     add_sync_routes(process.routes, process.sync)  # type: ignore[arg-type]  # it asks for add_route alone
 
 
-READERS: tuple[Callable[[Process], None], ...] = (_sync,)
+def _rooms(process: Process) -> None:
+    add_room_routes(process.routes, process.reader_pool, process.head, process.settings)
+
+
+READERS: tuple[Callable[[Process], None], ...] = (_sync, _rooms)
 """What adds the endpoints of the readers that answer in this process."""
 
 

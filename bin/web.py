@@ -75,6 +75,9 @@ class Lifespan(Protocol):
     async def open(self) -> None:
         """Opens connections and starts tasks."""
 
+    def stop(self) -> None:
+        """Lets go of requests that only wait; it may be called from a signal handler."""
+
     async def close(self) -> None:
         """Ends them."""
 
@@ -188,8 +191,9 @@ class Gate:
     A `/` within an event id or a state key is part of it only as `%2F`, which the server has decoded in `path`.
     """
 
-    def __init__(self, app: falcon.asgi.App[Any, Any], trusted_proxies: Iterable[str] = ()) -> None:
+    def __init__(self, app: falcon.asgi.App[Any, Any], lifespan: Lifespan, trusted_proxies: Iterable[str] = ()) -> None:
         self._app = app
+        self.stop = lifespan.stop
         self._trusted = frozenset(trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -260,7 +264,7 @@ def build_app(
     app.add_error_handler(psycopg.OperationalError, _on_database_down)
     app.add_error_handler(MatrixError, _on_matrix_error)
     routes.install(app)
-    return Gate(app, trusted_proxies)
+    return Gate(app, lifespan, trusted_proxies)
 
 
 def _refuse(resp: falcon.asgi.Response, error: MatrixError) -> None:
