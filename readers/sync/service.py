@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from operator import gt, lt
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import orjson
 import structlog
+from psycopg import AsyncConnection
 
 from eventlog.head import Head
 from eventlog.pools import Pool, component_dsn
@@ -28,6 +30,7 @@ from readers.sync.incremental import Plan, plan_incremental, plan_initial
 from readers.sync.invites import render_invites
 from readers.sync.outputs import Output
 from readers.sync.position import Epochs, Place, parse_token, place_of
+from readers.sync.reading import read
 from readers.sync.request import Shape, Shapes, SyncRequest
 from readers.sync.sections import Renderer
 from readers.sync.sessions import Session, Sessions
@@ -61,6 +64,8 @@ class SyncService:
         self._filters: dict[tuple[str, str], str] = {}
         self._sessions = Sessions()
         self._waiting = 0
+        self._ends: set[Callable[[], None]] = set()
+        self._stopping = False
         self._token = ""
         self._empty = b""
         self.epochs: Epochs = {}
@@ -73,6 +78,12 @@ class SyncService:
         self.current = Current(self.feed.positions)
         self._moved()
         return self
+
+    def stop(self) -> None:
+        """Answers all who wait, and lets nobody wait from now on: the process is about to end."""
+        self._stopping = True
+        for end in tuple(self._ends):
+            end()
 
     async def __aexit__(self, *exc: object) -> None:
         await self._stack.aclose()
@@ -92,49 +103,48 @@ class SyncService:
         key = (user_id, chosen)
         definition = self._filters.get(key)
         if definition is None:
-            async with self._pool.connection() as connection:
-                cursor = await connection.execute(SQL["filter"], {"user_id": user_id, "filter_id": chosen})
-                row = await cursor.fetchone()
-            if row is None:
+            rows = await self._rows("filter", user_id=user_id, filter_id=chosen)
+            if not rows:
                 raise not_found("No such filter.")
             if len(self._filters) >= MOST_FILTERS:
                 self._filters.clear()
-            definition = self._filters[key] = row[0]
+            definition = self._filters[key] = rows[0][0]
         return self._shapes.of(definition, state_after)
 
     async def sync(self, request: SyncRequest, gone: Disconnected | None = None) -> bytes:
         """The response body. Waits up to the request's timeout for something to say."""
         session = self._sessions.of(request.user_id, request.device_id)
-        current = self.current
-        user = current.users.get(request.user_id)
-        if user is None or user.loaded is None or not user.loaded.done():
-            user = await self._load(request.user_id)
-        user.seen_at = monotonic()
-        deadline = user.seen_at + request.timeout
-        if request.since == self._token and not request.full_state and user.nudged_at <= session.answered_at:
-            since: Positions = tuple(self.feed.positions)
-            place = Place(since)
-            idle = all(mine <= theirs for mine, theirs in zip(user.last, since, strict=True))
+        user = await self._active(request.user_id)
+        deadline = monotonic() + request.timeout
+        if request.since == self._token and not request.full_state:
+            place = Place(tuple(self.feed.positions))
         else:
             place = await self._place(request)
-            idle = False
+        due = place.positions is None or place.anew or request.full_state
+        checked, nudged_at = place.positions, session.answered_at
         session.begin(request.since)
+        ended = False
         while True:
-            if not idle:
-                body = await self._answer(user, session, request, place)
+            if user is not self.current.users.get(request.user_id):
+                user = await self._active(request.user_id)
+            if due or checked is None or user.nudged_at > nudged_at or any(map(gt, user.last, checked)):
+                nudged_at = monotonic()
+                checked, body = await self._answer(user, session, request, place)
                 if body is not None:
                     return body
+                # What came while the tables were read has woken nobody: look again before waiting.
+                due = False
+                continue
+            # Nothing concerns the user up to here, so that whoever is sent away now has missed nothing.
+            checked = tuple(self.feed.positions)
             left = deadline - monotonic()
-            if left <= 0 or self._waiting >= MOST_WAITERS:
-                break
-            if not await self._wait(user, left, gone):
-                break
-            idle = False
-        session.answer(self._token)
-        return self._empty
+            if left <= 0 or ended or self._stopping or self._waiting >= MOST_WAITERS:
+                session.answer(self._token)
+                return self._empty
+            ended = await self._wait(user, left, gone)
 
     async def _wait(self, user: User, seconds: float, gone: Disconnected | None) -> bool:
-        """Waits until the user is concerned; False when the time is up or the client has gone."""
+        """Waits until the user is concerned; True when the time is up or the client has gone."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         ended = False
@@ -149,15 +159,17 @@ class SyncService:
         unregister = None if gone is None else gone(end)
         user.waiters.add(future)
         self._waiting += 1
+        self._ends.add(end)
         try:
             await future
         finally:
             self._waiting -= 1
+            self._ends.discard(end)
             user.waiters.discard(future)
             timer.cancel()
             if unregister is not None:
                 unregister()
-        return not ended
+        return ended
 
     async def _place(self, request: SyncRequest) -> Place:
         if not request.since:
@@ -166,8 +178,7 @@ class SyncService:
         here = tuple(self.feed.positions)
         if token.epoch == self._head.epoch and all(a <= b for a, b in zip(token.positions, here, strict=True)):
             return Place(token.positions)
-        async with self._pool.connection() as connection:
-            head = tuple([row[0] for row in await (await connection.execute(SQL["heads"])).fetchall()])
+        head = tuple([row[0] for row in await self._rows("heads")])
         if token.epoch != self._head.epoch:
             await self._read_epochs()
         place = place_of(token, self._head.epoch, head, self.epochs)
@@ -176,28 +187,28 @@ class SyncService:
         return place
 
     async def _read_epochs(self) -> None:
-        async with self._pool.connection() as connection:
-            rows = await (await connection.execute(SQL["epochs"])).fetchall()
-        self.epochs = {epoch: (parent, tuple(forked_at)) for epoch, parent, forked_at in rows}
+        self.epochs = {row[0]: (row[1], tuple(row[2])) for row in await self._rows("epochs")}
 
-    async def _load(self, user_id: str) -> User:
-        """Makes a user active."""
+    async def _rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        async def execute(connection: AsyncConnection) -> list[tuple[Any, ...]]:
+            return await (await connection.execute(SQL[query], parameters)).fetchall()
+
+        return await read(self._pool, execute)
+
+    async def _active(self, user_id: str) -> User:
+        """The user, made active if need be."""
         users = self.current.users
         user = users.get(user_id)
         if user is not None and user.loaded is not None:
-            await asyncio.shield(user.loaded)
+            if not user.loaded.done():
+                await asyncio.shield(user.loaded)
+            users.touch(user)
             return user
         user = users.begin(user_id, list(self.feed.positions))
         loaded = user.loaded = asyncio.get_running_loop().create_future()
         try:
-            now = list(self.feed.positions)
-            async with self._pool.connection() as connection:
-                cursor = await connection.execute(SQL["rooms_of_user"], {"user_id": user_id, "now": now})
-                rows = await cursor.fetchall()
-                cursor = await connection.execute(
-                    SQL["global_account_data"], {"user_id": user_id, "types": [IGNORED_USERS, PUSH_RULES]}
-                )
-                told = await cursor.fetchall()
+            rows = await self._rows("rooms_of_user", user_id=user_id, now=list(self.feed.positions))
+            told = await self._rows("global_account_data", user_id=user_id, types=[IGNORED_USERS, PUSH_RULES])
         except BaseException as error:
             users.forget(user)
             loaded.set_exception(error if isinstance(error, Exception) else RuntimeError("loading was cancelled"))
@@ -216,17 +227,20 @@ class SyncService:
         loaded.set_result(None)
         return user
 
-    async def _answer(self, user: User, session: Session, request: SyncRequest, place: Place) -> bytes | None:
-        """The response if there is something to say."""
-        current, shape = self.current, request.shape
-        now, token, since = tuple(self.feed.positions), self._token, place.positions
+    async def _answer(
+        self, user: User, session: Session, request: SyncRequest, place: Place
+    ) -> tuple[Positions, bytes | None]:
+        """The response if there is something to say, and as of which positions."""
+        current, shape, since = self.current, request.shape, place.positions
         changes: list[Change] = []
-        known = since is not None and all(a >= b for a, b in zip(since, user.floors, strict=True))
+        known = since is not None and not any(map(lt, since, user.floors))
         if since is not None:
-            if known:
-                changes = [c for c in user.changes if c.position > since[c.shard]]
-            else:
-                changes = await self._read_changes(user, since, now)
+            after = since
+            if not known:
+                after = tuple(self.feed.positions)
+                changes = await self._read_changes(user, since, after)
+            changes += [c for c in user.changes if c.position > after[c.shard]]
+        now, token = tuple(self.feed.positions), self._token
         full = since is None or place.anew or request.full_state
         if full:
             plan = plan_initial(current, user, shape, now, since, changes, timelines_anew=place.anew)
@@ -244,9 +258,9 @@ class SyncService:
         sections = Renderer(user, request.device_id, shape).render(plan, views, account_data, full)
         told = render_account_data(user.user_id, account_data, shape.filter.account_data, whole=since is None)
         if not full and not (sections.join or sections.leave or told or invites[0] or invites[1]):
-            return None
+            return now, None
         session.answer(token)
-        return response.whole(
+        return now, response.whole(
             token, join=sections.join, leave=sections.leave, invite=invites[0], knock=invites[1], account_data=told
         )
 
@@ -261,11 +275,8 @@ class SyncService:
         return found
 
     async def _read_changes(self, user: User, since: Positions, now: Positions) -> list[Change]:
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(
-                SQL["membership_changes"], {"user_id": user.user_id, "since": list(since), "now": list(now)}
-            )
-            return [Change(*row) for row in await cursor.fetchall()]
+        rows = await self._rows("membership_changes", user_id=user.user_id, since=list(since), now=list(now))
+        return [Change(*row) for row in rows]
 
     async def _read(
         self,
@@ -278,28 +289,28 @@ class SyncService:
         account_data: list[AccountData],
         uncounted: dict[int, tuple[int, int]],
     ) -> tuple[list[RoomView], list[AccountData], tuple[list[bytes], list[bytes]]]:
-        async with self._pool.connection() as connection:
-            views = await Tables(connection, self.current.rooms, self.current.events, user, session, shape).read(
-                plan.asks
+        async def from_tables(
+            connection: AsyncConnection,
+        ) -> tuple[list[RoomView], list[AccountData], tuple[list[bytes], list[bytes]]]:
+            current = self.current
+            tables = Tables(connection, current.rooms, current.events, user, session, shape)
+            views = await tables.read(plan.asks)
+            invites = await render_invites(connection, current.events, user, plan.invites, plan.now)
+            await current.unread.count(connection, user, uncounted)
+            whole = [ask.room_id for ask in plan.asks if ask.known is None]
+            if known and not whole:
+                return views, account_data, invites
+            query = "account_data"
+            parameters: dict[str, Any] = {"since": None if since is None else list(since)}
+            if known:
+                query, parameters = "account_data_of_rooms", {"room_ids": whole}
+            cursor = await connection.execute(
+                SQL[query], {"user_id": user.user_id, "now": list(plan.now), **parameters}
             )
-            invites = await render_invites(connection, self.current.events, user, plan.invites, plan.now)
-            await self.current.unread.count(connection, user, uncounted)
-            if not known:
-                cursor = await connection.execute(
-                    SQL["account_data"],
-                    {"user_id": user.user_id, "since": None if since is None else list(since), "now": list(plan.now)},
-                )
-                account_data = [
-                    AccountData(shard, position, room_id, kind, content.encode())
-                    for shard, position, room_id, kind, content in await cursor.fetchall()
-                ]
-            elif whole := [ask.room_id for ask in plan.asks if ask.known is None]:
-                cursor = await connection.execute(
-                    SQL["account_data_of_rooms"],
-                    {"user_id": user.user_id, "now": list(plan.now), "room_ids": whole},
-                )
-                account_data = account_data + [
-                    AccountData(shard, position, room_id, kind, content.encode())
-                    for shard, position, room_id, kind, content in await cursor.fetchall()
-                ]
-        return views, account_data, invites
+            found = [
+                AccountData(shard, position, room_id, kind, content.encode())
+                for shard, position, room_id, kind, content in await cursor.fetchall()
+            ]
+            return views, [*account_data, *found] if known else found, invites
+
+        return await read(self._pool, from_tables)

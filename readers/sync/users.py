@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from matrix.push_evaluation import DEFAULT_EVALUATOR, Evaluator
@@ -67,7 +66,6 @@ class User:
         "loaded",
         "nudged_at",
         "rooms",
-        "seen_at",
         "unread",
         "user_id",
         "waiters",
@@ -90,7 +88,6 @@ class User:
         self.waiters: set[asyncio.Future[None]] = set()
         self.nudged_at = 0.0
         """time.monotonic() when something without a position last concerned the user: typing that ran out."""
-        self.seen_at = monotonic()
 
     def add_change(self, change: Change) -> None:
         """Notes a membership change and lets the oldest go."""
@@ -132,8 +129,8 @@ class Users:
 
     def touch(self, user: User) -> None:
         """Somebody asks for the user."""
-        user.seen_at = monotonic()
-        self._users.move_to_end(user.user_id)
+        if self._users.get(user.user_id) is user:
+            self._users.move_to_end(user.user_id)
 
     def place(self, user: User, nid: int, stay: Stay) -> None:
         """Says where a user stands with a room."""

@@ -150,6 +150,12 @@ async def sync_process(settings: Settings) -> AsyncIterator[SyncService]:
         yield service
 
 
+async def caught_up(service: SyncService) -> None:
+    """Waits until a service has seen everything that is committed."""
+    positions = tuple(row[0] for row in await service._rows("heads"))
+    assert await service.current.reach(positions, 10)
+
+
 @dataclass
 class RoomModel:
     """A room as a client knows it."""
@@ -201,7 +207,7 @@ class Client:
     async def settle(self) -> None:
         """Syncs until everything that is committed has been told."""
         while True:
-            await self.service.current.reach(tuple(self.service._head.positions), 5)
+            await caught_up(self.service)
             before = self.since
             if "rooms" not in await self.sync(0.01) and before == self.since:
                 return

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sync_world import Client, World, settings_of, user, world
+from sync_world import Client, World, caught_up, settings_of, user, world
 
 pytestmark = pytest.mark.postgres
 
@@ -36,7 +36,7 @@ async def test_members_are_told_when_they_speak_and_not_again(here: World) -> No
     client = Client(here.sync, BOB, filter=lazy(2))
     await here.say(room, ALICE, "1")
     await here.say(room, ALICE, "2")
-    await client.service.current.reach(tuple(client.service._head.positions), 5)
+    await caught_up(here.sync)
     await client.sync()
     assert members(client, room) >= {ALICE, BOB}
     assert client.room(room)["summary"]["m.heroes"] == [ALICE, CAROL, DAVE]
