@@ -35,8 +35,8 @@ CONNECTIONS_PER_PROCESS = 4
 """Beyond its pools: for LISTEN, the stream, heartbeats and the position shown to `walden status`."""
 
 RIGHTS: tuple[tuple[str, str, str, bool], ...] = (
-    ("execute", "eventlog.append_v1(json)", "walden_writer", True),
-    ("execute", "roomserver.commit_v1(json)", "walden_roomserver", True),
+    ("execute", "eventlog.append_v1(jsonb)", "walden_writer", True),
+    ("execute", "roomserver.commit_v1(jsonb)", "walden_roomserver", True),
     ("select", "eventlog.events", "walden_writer", True),
     ("select", "eventlog.events", "walden_roomserver", True),
     ("select", "eventlog.outputs", "walden_reader", True),

@@ -97,9 +97,10 @@ async def append(connection: AsyncConnection, rooms: list[RoomSeen], entries: li
         ],
     }
     cursor = await connection.execute(
-        "select status, entry, event_id from eventlog.append_v1(%s::json)", [orjson.dumps(batch).decode()]
+        "select o, status, entry, event_id from eventlog.append_v1(%s::jsonb)", [orjson.dumps(batch).decode()]
     )
-    return [Appended(*row) for row in await cursor.fetchall()]
+    answers = {row[0]: Appended(*row[1:]) for row in await cursor.fetchall()}
+    return [answers[o] for o in range(len(entries))]
 
 
 async def release(connection: AsyncConnection, claims: list[tuple[str, int]]) -> None:

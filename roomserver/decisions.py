@@ -285,7 +285,7 @@ class Decisions:
             return
         batch = effects.encode(shard=self.shard, owner=self.owner, lsn=None if end_lsn is None else lsn_text(end_lsn))
         try:
-            await self.live().execute("select roomserver.commit_v1(%s::json)", [batch])
+            await self.live().execute("select roomserver.commit_v1(%s::jsonb)", [batch])
         except psycopg.errors.ObjectInUse as error:
             raise OwnershipLost(str(error)) from error
         self.position = effects.position

@@ -13,11 +13,11 @@ grant execute on function eventlog.entry_time(bigint), eventlog.id_at(timestampt
 grant execute on function roomserver.view_v1(json), roomserver.state_at_v1(bigint, integer, bigint)
     to walden_writer, walden_roomserver, walden_reader, walden_maintenance;
 
-grant execute on function eventlog.append_v1(json), eventlog.release_v1(text[], bigint[]) to walden_writer;
+grant execute on function eventlog.append_v1(jsonb), eventlog.release_v1(text[], bigint[]) to walden_writer;
 grant select, insert, update, delete on all tables in schema writer to walden_writer;
 
 grant execute on function eventlog.begin_epoch_v1(text, text, text, integer) to walden_roomserver, walden_maintenance;
-grant execute on function roomserver.commit_v1(json), roomserver.break_chain_v1(text, bigint), eventlog.next_id() to walden_roomserver;
+grant execute on function roomserver.commit_v1(jsonb), roomserver.break_chain_v1(text, bigint), eventlog.next_id() to walden_roomserver;
 grant insert, update on eventlog.positions to walden_roomserver, walden_reader;
 grant select, insert, update, delete on roomserver.attempts to walden_roomserver;
 grant usage on sequence roomserver.rooms_nid_seq to walden_roomserver;

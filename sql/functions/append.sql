@@ -28,7 +28,7 @@ create type eventlog.new_entry as (
 );
 comment on type eventlog.new_entry is 'A finished entry: o is its place in the batch, key the hexadecimal claim of its transaction id.';
 
-create function eventlog.append_v1(batch json)
+create function eventlog.append_v1(batch jsonb)
 returns table (o integer, status text, entry bigint, event_id text)
 language plpgsql volatile security definer
 set search_path = ''
@@ -36,11 +36,13 @@ as $$
 #variable_conflict use_column
 declare
     seen eventlog.room_seen[] := array(
-        select r from json_populate_recordset(null::eventlog.room_seen, batch -> 'rooms') as r);
+        select r from jsonb_populate_recordset(null::eventlog.room_seen, batch -> 'rooms') as r);
     fresh eventlog.new_entry[] := array(
-        select e from json_populate_recordset(null::eventlog.new_entry, batch -> 'entries') as e);
+        select e from jsonb_populate_recordset(null::eventlog.new_entry, batch -> 'entries') as e);
     standing text[];
-    claimed boolean;
+    -- Places and entries of what was sent before under the same transaction id.
+    before_o integer[];
+    before_entry bigint[];
 begin
     -- Sorted, so that two appends cannot wait for each other.
     perform from eventlog.tips t
@@ -60,10 +62,10 @@ begin
            and r.tip is not distinct from t.event_id
            and coalesce(t.state_seq <= h.judged_seq, true));
 
-    select exists (
-        select from eventlog.txns c
-        where c.key = any (array(select decode(e.key, 'hex') from unnest(fresh) as e where e.key is not null))
-    ) into claimed;
+    select array_agg(e.o), array_agg(c.entry) into before_o, before_entry
+    from unnest(fresh) as e
+    join eventlog.txns c on c.key = decode(e.key, 'hex')
+    where e.key is not null;
 
     return query
     with entries as (
@@ -73,10 +75,9 @@ begin
     ),
     -- An event that was sent before breaks the chain built on it: what follows in its room is to be built again.
     before as (
-        select e.o, e.kind, e.room_id, c.entry
-        from entries e
-        join eventlog.txns c on c.key = e.key
-        where claimed
+        select b.o, b.entry, e.kind, e.room_id
+        from unnest(before_o, before_entry) as b (o, entry)
+        join unnest(fresh) as e on e.o = b.o
     ),
     chosen as materialized (
         select e.*, eventlog.next_id() as id,
@@ -123,17 +124,21 @@ begin
         from placed p
         order by p.o
     )
-    select e.o,
-           case when p.o is not null then 'appended' when b.o is not null then 'duplicate' else 'moved' end,
-           coalesce(p.id, b.entry),
-           coalesce(p.event_id, (select x.event_id from eventlog.events x where x.id = b.entry))
+    select e.o, case when p.o is not null then 'appended' else 'moved' end, p.id, p.event_id
     from entries e
     left join placed p on p.o = e.o
-    left join before b on b.o = e.o
-    order by e.o;
+    where not exists (select from before b where b.o = e.o);
+
+    if before_o is not null then
+        -- Apart, for the statement above should not have to open every partition.
+        return query
+        select b.o, 'duplicate', b.entry, x.event_id
+        from unnest(before_o, before_entry) as b (o, entry)
+        join eventlog.events x on x.id = b.entry;
+    end if;
 end
 $$;
-comment on function eventlog.append_v1(json) is 'Appends a batch: {rooms: [room_seen], entries: [new_entry]}. Answers per entry: appended, duplicate (of an earlier transaction id) or moved (build it again).';
+comment on function eventlog.append_v1(jsonb) is 'Appends a batch: {rooms: [room_seen], entries: [new_entry]}. Answers per entry, in any order: appended, duplicate (of an earlier transaction id) or moved (build it again).';
 
 -- Claims that came back stale or rejected are given to the event that is built in their place.
 create function eventlog.release_v1(keys text[], entries bigint[]) returns integer

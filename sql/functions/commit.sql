@@ -1,6 +1,7 @@
 -- What the room server decided, as one statement: outputs, heads, state over time, last values, the position moved by
--- compare-and-set, and the wake-up. Any list may be absent.
-create function roomserver.commit_v1(batch json) returns void
+-- compare-and-set, and the wake-up. Any list may be absent. As jsonb the batch is parsed once, not once per list; every string in it is
+-- NUL-safe.
+create function roomserver.commit_v1(batch jsonb) returns void
 language plpgsql volatile security definer
 set search_path = ''
 as $$
@@ -14,27 +15,27 @@ begin
         raise exception 'another room server owns shard %', batch ->> 'shard' using errcode = '55006';
     end if;
 
-    if batch -> 'rooms' is not null then
+    if batch ? 'rooms' then
         insert into roomserver.rooms (nid, room_id, room_version, shard)
         select r.nid, r.room_id, r.room_version, (batch ->> 'shard')::smallint
-        from json_to_recordset(batch -> 'rooms') as r (nid bigint, room_id text, room_version text);
+        from jsonb_to_recordset(batch -> 'rooms') as r (nid bigint, room_id text, room_version text);
     end if;
 
-    if batch -> 'outputs' is not null then
+    if batch ? 'outputs' then
         insert into eventlog.outputs (shard, position, kind, entry, room, verdict, timeline, line, reason, annotation)
         select (batch ->> 'shard')::smallint, x.p, x.k, x.e, x.r, x.v, x.t, coalesce(x.l, 0), x.w, x.a
-        from json_to_recordset(batch -> 'outputs')
+        from jsonb_to_recordset(batch -> 'outputs')
             as x (p bigint, k "char", e bigint, r bigint, v "char", t bigint, l integer, w text, a text)
         order by x.p;
     end if;
 
-    if batch -> 'heads' is not null then
+    if batch ? 'heads' then
         insert into roomserver.heads as h
             (room, extremities, depth, position, state_position, judged_seq, generation, joined, invited)
-        select x.room, array(select json_array_elements_text(x.extremities)), x.depth, x.position, x.state_position,
+        select x.room, array(select jsonb_array_elements_text(x.extremities)), x.depth, x.position, x.state_position,
                x.judged_seq, x.generation, x.joined, x.invited
-        from json_to_recordset(batch -> 'heads')
-            as x (room bigint, extremities json, depth bigint, position bigint, state_position bigint, judged_seq bigint,
+        from jsonb_to_recordset(batch -> 'heads')
+            as x (room bigint, extremities jsonb, depth bigint, position bigint, state_position bigint, judged_seq bigint,
                   generation integer, joined integer, invited integer)
         on conflict (room) do update
         set extremities = excluded.extremities, depth = excluded.depth, position = excluded.position,
@@ -42,68 +43,68 @@ begin
             joined = excluded.joined, invited = excluded.invited;
     end if;
 
-    if batch -> 'lines' is not null then
+    if batch ? 'lines' then
         insert into roomserver.lines (room, line, base_line, base_position)
         select x.room, x.line, 0, x.base_position
-        from json_to_recordset(batch -> 'lines') as x (room bigint, line integer, base_position bigint);
+        from jsonb_to_recordset(batch -> 'lines') as x (room bigint, line integer, base_position bigint);
     end if;
 
-    if batch -> 'closed' is not null then
+    if batch ? 'closed' then
         update roomserver.state s
         set valid_to = x.at
-        from json_to_recordset(batch -> 'closed') as x (room bigint, line integer, type text, state_key text, at bigint)
+        from jsonb_to_recordset(batch -> 'closed') as x (room bigint, line integer, type text, state_key text, at bigint)
         where s.room = x.room and s.line = x.line and s.type = x.type and s.state_key = x.state_key
           and s.valid_to = 9223372036854775807;
     end if;
 
-    if batch -> 'state' is not null then
+    if batch ? 'state' then
         insert into roomserver.state (room, line, type, state_key, valid_from, valid_to, entry, event_id, membership)
         select x.room, x.line, x.type, x.state_key, x.f, coalesce(x.t, 9223372036854775807), x.entry, x.event_id, x.membership
-        from json_to_recordset(batch -> 'state')
+        from jsonb_to_recordset(batch -> 'state')
             as x (room bigint, line integer, type text, state_key text, f bigint, t bigint, entry bigint, event_id text,
                   membership "char");
     end if;
 
-    if batch -> 'memberships' is not null then
+    if batch ? 'memberships' then
         insert into roomserver.memberships as m
             (user_id, room, membership, position, entry, sender, joined_at, forgotten)
         select x.user_id, x.room, x.membership, x.position, x.entry, x.sender, x.joined_at, false
-        from json_to_recordset(batch -> 'memberships')
+        from jsonb_to_recordset(batch -> 'memberships')
             as x (user_id text, room bigint, membership "char", position bigint, entry bigint, sender text, joined_at bigint)
         on conflict (user_id, room) do update
         set membership = excluded.membership, position = excluded.position, entry = excluded.entry, sender = excluded.sender,
             joined_at = coalesce(excluded.joined_at, m.joined_at), forgotten = false;
     end if;
 
-    if batch -> 'redactions' is not null then
+    if batch ? 'redactions' then
         insert into roomserver.redactions (target, redaction, entry, room, position)
         select x.target, x.redaction, x.entry, x.room, x.position
-        from json_to_recordset(batch -> 'redactions')
+        from jsonb_to_recordset(batch -> 'redactions')
             as x (target text, redaction text, entry bigint, room bigint, position bigint)
         on conflict (target) do nothing;
     end if;
 
-    if batch -> 'relations' is not null then
+    if batch ? 'relations' then
         insert into roomserver.relations (target, rel_type, timeline, entry, room, event_id)
         select x.target, x.rel_type, x.timeline, x.entry, x.room, x.event_id
-        from json_to_recordset(batch -> 'relations')
+        from jsonb_to_recordset(batch -> 'relations')
             as x (target text, rel_type text, timeline bigint, entry bigint, room bigint, event_id text)
         on conflict do nothing;
     end if;
 
-    if batch -> 'resolutions' is not null then
+    if batch ? 'resolutions' then
         insert into roomserver.resolutions (room, position, purpose, algorithm, inputs, outcome)
         select x.room, x.position, x.purpose, x.algorithm, x.inputs, x.outcome
-        from json_to_recordset(batch -> 'resolutions')
+        from jsonb_to_recordset(batch -> 'resolutions')
             as x (room bigint, position bigint, purpose text, algorithm text, inputs text, outcome text);
     end if;
 
-    if batch -> 'receipts' is not null then
+    if batch ? 'receipts' then
         insert into roomserver.receipts as r
             (room, user_id, receipt_type, thread_id, event_id, event_position, ts, shard, position)
         select x.room, x.user_id, x.receipt_type, x.thread_id, x.event_id, x.event_position, x.ts,
                (batch ->> 'shard')::smallint, x.position
-        from json_to_recordset(batch -> 'receipts')
+        from jsonb_to_recordset(batch -> 'receipts')
             as x (room bigint, user_id text, receipt_type text, thread_id text, event_id text, event_position bigint, ts bigint,
                   position bigint)
         on conflict (room, user_id, receipt_type, thread_id) do update
@@ -111,84 +112,84 @@ begin
             position = excluded.position;
     end if;
 
-    if batch -> 'account_data' is not null then
+    if batch ? 'account_data' then
         insert into roomserver.account_data as a (user_id, room_id, type, content, shard, position)
         select x.user_id, x.room_id, x.type, x.content, (batch ->> 'shard')::smallint, x.position
-        from json_to_recordset(batch -> 'account_data')
+        from jsonb_to_recordset(batch -> 'account_data')
             as x (user_id text, room_id text, type text, content text, position bigint)
         on conflict (user_id, room_id, type) do update
         set content = excluded.content, shard = excluded.shard, position = excluded.position;
     end if;
 
-    if batch -> 'profiles' is not null then
+    if batch ? 'profiles' then
         delete from roomserver.profiles f
-        using json_to_recordset(batch -> 'profiles') as x (user_id text, field text, value text, position bigint)
+        using jsonb_to_recordset(batch -> 'profiles') as x (user_id text, field text, value text, position bigint)
         where x.value is null and f.user_id = x.user_id and f.field = x.field;
         insert into roomserver.profiles as f (user_id, field, value, shard, position)
         select x.user_id, x.field, x.value, (batch ->> 'shard')::smallint, x.position
-        from json_to_recordset(batch -> 'profiles') as x (user_id text, field text, value text, position bigint)
+        from jsonb_to_recordset(batch -> 'profiles') as x (user_id text, field text, value text, position bigint)
         where x.value is not null
         on conflict (user_id, field) do update
         set value = excluded.value, shard = excluded.shard, position = excluded.position;
     end if;
 
-    if batch -> 'aliases' is not null then
+    if batch ? 'aliases' then
         delete from roomserver.aliases f
-        using json_to_recordset(batch -> 'aliases') as x (alias text, room_id text, creator text, position bigint)
+        using jsonb_to_recordset(batch -> 'aliases') as x (alias text, room_id text, creator text, position bigint)
         where x.room_id is null and f.alias = x.alias;
         insert into roomserver.aliases (alias, room_id, creator, position)
         select x.alias, x.room_id, x.creator, x.position
-        from json_to_recordset(batch -> 'aliases') as x (alias text, room_id text, creator text, position bigint)
+        from jsonb_to_recordset(batch -> 'aliases') as x (alias text, room_id text, creator text, position bigint)
         where x.room_id is not null
         on conflict (alias) do update
         set room_id = excluded.room_id, creator = excluded.creator, position = excluded.position;
     end if;
 
-    if batch -> 'directory' is not null then
+    if batch ? 'directory' then
         delete from roomserver.directory d
-        using json_to_recordset(batch -> 'directory') as x (room_id text, published boolean, position bigint)
+        using jsonb_to_recordset(batch -> 'directory') as x (room_id text, published boolean, position bigint)
         where not x.published and d.room_id = x.room_id;
         insert into roomserver.directory (room_id, position)
         select x.room_id, x.position
-        from json_to_recordset(batch -> 'directory') as x (room_id text, published boolean, position bigint)
+        from jsonb_to_recordset(batch -> 'directory') as x (room_id text, published boolean, position bigint)
         where x.published
         on conflict (room_id) do update set position = excluded.position;
     end if;
 
-    if batch -> 'forgotten' is not null then
+    if batch ? 'forgotten' then
         update roomserver.memberships m
         set forgotten = true
-        from json_to_recordset(batch -> 'forgotten') as x (user_id text, room bigint)
+        from jsonb_to_recordset(batch -> 'forgotten') as x (user_id text, room bigint)
         where m.user_id = x.user_id and m.room = x.room and m.membership in ('l', 'b');
     end if;
 
-    if batch -> 'quarantined' is not null then
+    if batch ? 'quarantined' then
         insert into roomserver.quarantine (entry, room_id, event_id, error, attempts, position)
         select x.entry, x.room_id, x.event_id, x.error, x.attempts, x.position
-        from json_to_recordset(batch -> 'quarantined')
+        from jsonb_to_recordset(batch -> 'quarantined')
             as x (entry bigint, room_id text, event_id text, error text, attempts integer, position bigint);
     end if;
 
-    if batch -> 'deferred' is not null then
+    if batch ? 'deferred' then
         insert into roomserver.deferred (entry, room_id, shard, reason, missing)
-        select x.entry, x.room_id, (batch ->> 'shard')::smallint, x.reason, array(select json_array_elements_text(x.missing))
-        from json_to_recordset(batch -> 'deferred') as x (entry bigint, room_id text, reason text, missing json)
+        select x.entry, x.room_id, (batch ->> 'shard')::smallint, x.reason, array(select jsonb_array_elements_text(x.missing))
+        from jsonb_to_recordset(batch -> 'deferred') as x (entry bigint, room_id text, reason text, missing jsonb)
         on conflict (entry) do update set reason = excluded.reason, missing = excluded.missing;
     end if;
 
-    if batch -> 'finished' is not null then
+    if batch ? 'finished' then
         delete from roomserver.attempts a
-        using json_array_elements_text(batch -> 'finished') as x (entry)
+        using jsonb_array_elements_text(batch -> 'finished') as x (entry)
         where a.entry = x.entry::bigint;
         delete from roomserver.deferred d
-        using json_array_elements_text(batch -> 'finished') as x (entry)
+        using jsonb_array_elements_text(batch -> 'finished') as x (entry)
         where d.entry = x.entry::bigint;
     end if;
 
     perform pg_notify('walden_outputs', (batch ->> 'shard') || ' ' || (batch ->> 'to'));
 end
 $$;
-comment on function roomserver.commit_v1(json) is 'The effects of one room server batch, exactly once: fails with 55006 when another room server owns the shard.';
+comment on function roomserver.commit_v1(jsonb) is 'The effects of one room server batch, exactly once: fails with 55006 when another room server owns the shard.';
 
 -- A local event that could not be judged at all still moves its room's chain on: what follows is built on the extremities again.
 create function roomserver.break_chain_v1(of_room text, at_seq bigint) returns void

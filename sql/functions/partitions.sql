@@ -11,7 +11,7 @@ declare
     made integer := 0;
 begin
     for span in
-        select * from (values
+        select v.parent, v.key, v.unit, v.step from (values
             ('events_s', 'id', 'year', interval '1 year'), ('outputs_s', 'entry', 'year', interval '1 year'),
             ('events_m', 'id', 'month', interval '1 month'), ('outputs_m', 'entry', 'month', interval '1 month'),
             ('events_u', 'id', 'week', interval '1 week'), ('outputs_u', 'entry', 'week', interval '1 week'),

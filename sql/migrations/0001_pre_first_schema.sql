@@ -601,7 +601,7 @@ create type eventlog.new_entry as (
 );
 comment on type eventlog.new_entry is 'A finished entry: o is its place in the batch, key the hexadecimal claim of its transaction id.';
 
-create function eventlog.append_v1(batch json)
+create function eventlog.append_v1(batch jsonb)
 returns table (o integer, status text, entry bigint, event_id text)
 language plpgsql volatile security definer
 set search_path = ''
@@ -609,11 +609,13 @@ as $$
 #variable_conflict use_column
 declare
     seen eventlog.room_seen[] := array(
-        select r from json_populate_recordset(null::eventlog.room_seen, batch -> 'rooms') as r);
+        select r from jsonb_populate_recordset(null::eventlog.room_seen, batch -> 'rooms') as r);
     fresh eventlog.new_entry[] := array(
-        select e from json_populate_recordset(null::eventlog.new_entry, batch -> 'entries') as e);
+        select e from jsonb_populate_recordset(null::eventlog.new_entry, batch -> 'entries') as e);
     standing text[];
-    claimed boolean;
+    -- Places and entries of what was sent before under the same transaction id.
+    before_o integer[];
+    before_entry bigint[];
 begin
     -- Sorted, so that two appends cannot wait for each other.
     perform from eventlog.tips t
@@ -633,10 +635,10 @@ begin
            and r.tip is not distinct from t.event_id
            and coalesce(t.state_seq <= h.judged_seq, true));
 
-    select exists (
-        select from eventlog.txns c
-        where c.key = any (array(select decode(e.key, 'hex') from unnest(fresh) as e where e.key is not null))
-    ) into claimed;
+    select array_agg(e.o), array_agg(c.entry) into before_o, before_entry
+    from unnest(fresh) as e
+    join eventlog.txns c on c.key = decode(e.key, 'hex')
+    where e.key is not null;
 
     return query
     with entries as (
@@ -646,10 +648,9 @@ begin
     ),
     -- An event that was sent before breaks the chain built on it: what follows in its room is to be built again.
     before as (
-        select e.o, e.kind, e.room_id, c.entry
-        from entries e
-        join eventlog.txns c on c.key = e.key
-        where claimed
+        select b.o, b.entry, e.kind, e.room_id
+        from unnest(before_o, before_entry) as b (o, entry)
+        join unnest(fresh) as e on e.o = b.o
     ),
     chosen as materialized (
         select e.*, eventlog.next_id() as id,
@@ -696,17 +697,21 @@ begin
         from placed p
         order by p.o
     )
-    select e.o,
-           case when p.o is not null then 'appended' when b.o is not null then 'duplicate' else 'moved' end,
-           coalesce(p.id, b.entry),
-           coalesce(p.event_id, (select x.event_id from eventlog.events x where x.id = b.entry))
+    select e.o, case when p.o is not null then 'appended' else 'moved' end, p.id, p.event_id
     from entries e
     left join placed p on p.o = e.o
-    left join before b on b.o = e.o
-    order by e.o;
+    where not exists (select from before b where b.o = e.o);
+
+    if before_o is not null then
+        -- Apart, for the statement above should not have to open every partition.
+        return query
+        select b.o, 'duplicate', b.entry, x.event_id
+        from unnest(before_o, before_entry) as b (o, entry)
+        join eventlog.events x on x.id = b.entry;
+    end if;
 end
 $$;
-comment on function eventlog.append_v1(json) is 'Appends a batch: {rooms: [room_seen], entries: [new_entry]}. Answers per entry: appended, duplicate (of an earlier transaction id) or moved (build it again).';
+comment on function eventlog.append_v1(jsonb) is 'Appends a batch: {rooms: [room_seen], entries: [new_entry]}. Answers per entry, in any order: appended, duplicate (of an earlier transaction id) or moved (build it again).';
 
 -- Claims that came back stale or rejected are given to the event that is built in their place.
 create function eventlog.release_v1(keys text[], entries bigint[]) returns integer
@@ -725,8 +730,9 @@ end;
 comment on function eventlog.release_v1(text[], bigint[]) is 'Frees claims of entries that were judged and not accepted, so that their events can be built again under the same transaction id.';
 
 -- What the room server decided, as one statement: outputs, heads, state over time, last values, the position moved by
--- compare-and-set, and the wake-up. Any list may be absent.
-create function roomserver.commit_v1(batch json) returns void
+-- compare-and-set, and the wake-up. Any list may be absent. As jsonb the batch is parsed once, not once per list; every string in it is
+-- NUL-safe.
+create function roomserver.commit_v1(batch jsonb) returns void
 language plpgsql volatile security definer
 set search_path = ''
 as $$
@@ -740,27 +746,27 @@ begin
         raise exception 'another room server owns shard %', batch ->> 'shard' using errcode = '55006';
     end if;
 
-    if batch -> 'rooms' is not null then
+    if batch ? 'rooms' then
         insert into roomserver.rooms (nid, room_id, room_version, shard)
         select r.nid, r.room_id, r.room_version, (batch ->> 'shard')::smallint
-        from json_to_recordset(batch -> 'rooms') as r (nid bigint, room_id text, room_version text);
+        from jsonb_to_recordset(batch -> 'rooms') as r (nid bigint, room_id text, room_version text);
     end if;
 
-    if batch -> 'outputs' is not null then
+    if batch ? 'outputs' then
         insert into eventlog.outputs (shard, position, kind, entry, room, verdict, timeline, line, reason, annotation)
         select (batch ->> 'shard')::smallint, x.p, x.k, x.e, x.r, x.v, x.t, coalesce(x.l, 0), x.w, x.a
-        from json_to_recordset(batch -> 'outputs')
+        from jsonb_to_recordset(batch -> 'outputs')
             as x (p bigint, k "char", e bigint, r bigint, v "char", t bigint, l integer, w text, a text)
         order by x.p;
     end if;
 
-    if batch -> 'heads' is not null then
+    if batch ? 'heads' then
         insert into roomserver.heads as h
             (room, extremities, depth, position, state_position, judged_seq, generation, joined, invited)
-        select x.room, array(select json_array_elements_text(x.extremities)), x.depth, x.position, x.state_position,
+        select x.room, array(select jsonb_array_elements_text(x.extremities)), x.depth, x.position, x.state_position,
                x.judged_seq, x.generation, x.joined, x.invited
-        from json_to_recordset(batch -> 'heads')
-            as x (room bigint, extremities json, depth bigint, position bigint, state_position bigint, judged_seq bigint,
+        from jsonb_to_recordset(batch -> 'heads')
+            as x (room bigint, extremities jsonb, depth bigint, position bigint, state_position bigint, judged_seq bigint,
                   generation integer, joined integer, invited integer)
         on conflict (room) do update
         set extremities = excluded.extremities, depth = excluded.depth, position = excluded.position,
@@ -768,68 +774,68 @@ begin
             joined = excluded.joined, invited = excluded.invited;
     end if;
 
-    if batch -> 'lines' is not null then
+    if batch ? 'lines' then
         insert into roomserver.lines (room, line, base_line, base_position)
         select x.room, x.line, 0, x.base_position
-        from json_to_recordset(batch -> 'lines') as x (room bigint, line integer, base_position bigint);
+        from jsonb_to_recordset(batch -> 'lines') as x (room bigint, line integer, base_position bigint);
     end if;
 
-    if batch -> 'closed' is not null then
+    if batch ? 'closed' then
         update roomserver.state s
         set valid_to = x.at
-        from json_to_recordset(batch -> 'closed') as x (room bigint, line integer, type text, state_key text, at bigint)
+        from jsonb_to_recordset(batch -> 'closed') as x (room bigint, line integer, type text, state_key text, at bigint)
         where s.room = x.room and s.line = x.line and s.type = x.type and s.state_key = x.state_key
           and s.valid_to = 9223372036854775807;
     end if;
 
-    if batch -> 'state' is not null then
+    if batch ? 'state' then
         insert into roomserver.state (room, line, type, state_key, valid_from, valid_to, entry, event_id, membership)
         select x.room, x.line, x.type, x.state_key, x.f, coalesce(x.t, 9223372036854775807), x.entry, x.event_id, x.membership
-        from json_to_recordset(batch -> 'state')
+        from jsonb_to_recordset(batch -> 'state')
             as x (room bigint, line integer, type text, state_key text, f bigint, t bigint, entry bigint, event_id text,
                   membership "char");
     end if;
 
-    if batch -> 'memberships' is not null then
+    if batch ? 'memberships' then
         insert into roomserver.memberships as m
             (user_id, room, membership, position, entry, sender, joined_at, forgotten)
         select x.user_id, x.room, x.membership, x.position, x.entry, x.sender, x.joined_at, false
-        from json_to_recordset(batch -> 'memberships')
+        from jsonb_to_recordset(batch -> 'memberships')
             as x (user_id text, room bigint, membership "char", position bigint, entry bigint, sender text, joined_at bigint)
         on conflict (user_id, room) do update
         set membership = excluded.membership, position = excluded.position, entry = excluded.entry, sender = excluded.sender,
             joined_at = coalesce(excluded.joined_at, m.joined_at), forgotten = false;
     end if;
 
-    if batch -> 'redactions' is not null then
+    if batch ? 'redactions' then
         insert into roomserver.redactions (target, redaction, entry, room, position)
         select x.target, x.redaction, x.entry, x.room, x.position
-        from json_to_recordset(batch -> 'redactions')
+        from jsonb_to_recordset(batch -> 'redactions')
             as x (target text, redaction text, entry bigint, room bigint, position bigint)
         on conflict (target) do nothing;
     end if;
 
-    if batch -> 'relations' is not null then
+    if batch ? 'relations' then
         insert into roomserver.relations (target, rel_type, timeline, entry, room, event_id)
         select x.target, x.rel_type, x.timeline, x.entry, x.room, x.event_id
-        from json_to_recordset(batch -> 'relations')
+        from jsonb_to_recordset(batch -> 'relations')
             as x (target text, rel_type text, timeline bigint, entry bigint, room bigint, event_id text)
         on conflict do nothing;
     end if;
 
-    if batch -> 'resolutions' is not null then
+    if batch ? 'resolutions' then
         insert into roomserver.resolutions (room, position, purpose, algorithm, inputs, outcome)
         select x.room, x.position, x.purpose, x.algorithm, x.inputs, x.outcome
-        from json_to_recordset(batch -> 'resolutions')
+        from jsonb_to_recordset(batch -> 'resolutions')
             as x (room bigint, position bigint, purpose text, algorithm text, inputs text, outcome text);
     end if;
 
-    if batch -> 'receipts' is not null then
+    if batch ? 'receipts' then
         insert into roomserver.receipts as r
             (room, user_id, receipt_type, thread_id, event_id, event_position, ts, shard, position)
         select x.room, x.user_id, x.receipt_type, x.thread_id, x.event_id, x.event_position, x.ts,
                (batch ->> 'shard')::smallint, x.position
-        from json_to_recordset(batch -> 'receipts')
+        from jsonb_to_recordset(batch -> 'receipts')
             as x (room bigint, user_id text, receipt_type text, thread_id text, event_id text, event_position bigint, ts bigint,
                   position bigint)
         on conflict (room, user_id, receipt_type, thread_id) do update
@@ -837,84 +843,84 @@ begin
             position = excluded.position;
     end if;
 
-    if batch -> 'account_data' is not null then
+    if batch ? 'account_data' then
         insert into roomserver.account_data as a (user_id, room_id, type, content, shard, position)
         select x.user_id, x.room_id, x.type, x.content, (batch ->> 'shard')::smallint, x.position
-        from json_to_recordset(batch -> 'account_data')
+        from jsonb_to_recordset(batch -> 'account_data')
             as x (user_id text, room_id text, type text, content text, position bigint)
         on conflict (user_id, room_id, type) do update
         set content = excluded.content, shard = excluded.shard, position = excluded.position;
     end if;
 
-    if batch -> 'profiles' is not null then
+    if batch ? 'profiles' then
         delete from roomserver.profiles f
-        using json_to_recordset(batch -> 'profiles') as x (user_id text, field text, value text, position bigint)
+        using jsonb_to_recordset(batch -> 'profiles') as x (user_id text, field text, value text, position bigint)
         where x.value is null and f.user_id = x.user_id and f.field = x.field;
         insert into roomserver.profiles as f (user_id, field, value, shard, position)
         select x.user_id, x.field, x.value, (batch ->> 'shard')::smallint, x.position
-        from json_to_recordset(batch -> 'profiles') as x (user_id text, field text, value text, position bigint)
+        from jsonb_to_recordset(batch -> 'profiles') as x (user_id text, field text, value text, position bigint)
         where x.value is not null
         on conflict (user_id, field) do update
         set value = excluded.value, shard = excluded.shard, position = excluded.position;
     end if;
 
-    if batch -> 'aliases' is not null then
+    if batch ? 'aliases' then
         delete from roomserver.aliases f
-        using json_to_recordset(batch -> 'aliases') as x (alias text, room_id text, creator text, position bigint)
+        using jsonb_to_recordset(batch -> 'aliases') as x (alias text, room_id text, creator text, position bigint)
         where x.room_id is null and f.alias = x.alias;
         insert into roomserver.aliases (alias, room_id, creator, position)
         select x.alias, x.room_id, x.creator, x.position
-        from json_to_recordset(batch -> 'aliases') as x (alias text, room_id text, creator text, position bigint)
+        from jsonb_to_recordset(batch -> 'aliases') as x (alias text, room_id text, creator text, position bigint)
         where x.room_id is not null
         on conflict (alias) do update
         set room_id = excluded.room_id, creator = excluded.creator, position = excluded.position;
     end if;
 
-    if batch -> 'directory' is not null then
+    if batch ? 'directory' then
         delete from roomserver.directory d
-        using json_to_recordset(batch -> 'directory') as x (room_id text, published boolean, position bigint)
+        using jsonb_to_recordset(batch -> 'directory') as x (room_id text, published boolean, position bigint)
         where not x.published and d.room_id = x.room_id;
         insert into roomserver.directory (room_id, position)
         select x.room_id, x.position
-        from json_to_recordset(batch -> 'directory') as x (room_id text, published boolean, position bigint)
+        from jsonb_to_recordset(batch -> 'directory') as x (room_id text, published boolean, position bigint)
         where x.published
         on conflict (room_id) do update set position = excluded.position;
     end if;
 
-    if batch -> 'forgotten' is not null then
+    if batch ? 'forgotten' then
         update roomserver.memberships m
         set forgotten = true
-        from json_to_recordset(batch -> 'forgotten') as x (user_id text, room bigint)
+        from jsonb_to_recordset(batch -> 'forgotten') as x (user_id text, room bigint)
         where m.user_id = x.user_id and m.room = x.room and m.membership in ('l', 'b');
     end if;
 
-    if batch -> 'quarantined' is not null then
+    if batch ? 'quarantined' then
         insert into roomserver.quarantine (entry, room_id, event_id, error, attempts, position)
         select x.entry, x.room_id, x.event_id, x.error, x.attempts, x.position
-        from json_to_recordset(batch -> 'quarantined')
+        from jsonb_to_recordset(batch -> 'quarantined')
             as x (entry bigint, room_id text, event_id text, error text, attempts integer, position bigint);
     end if;
 
-    if batch -> 'deferred' is not null then
+    if batch ? 'deferred' then
         insert into roomserver.deferred (entry, room_id, shard, reason, missing)
-        select x.entry, x.room_id, (batch ->> 'shard')::smallint, x.reason, array(select json_array_elements_text(x.missing))
-        from json_to_recordset(batch -> 'deferred') as x (entry bigint, room_id text, reason text, missing json)
+        select x.entry, x.room_id, (batch ->> 'shard')::smallint, x.reason, array(select jsonb_array_elements_text(x.missing))
+        from jsonb_to_recordset(batch -> 'deferred') as x (entry bigint, room_id text, reason text, missing jsonb)
         on conflict (entry) do update set reason = excluded.reason, missing = excluded.missing;
     end if;
 
-    if batch -> 'finished' is not null then
+    if batch ? 'finished' then
         delete from roomserver.attempts a
-        using json_array_elements_text(batch -> 'finished') as x (entry)
+        using jsonb_array_elements_text(batch -> 'finished') as x (entry)
         where a.entry = x.entry::bigint;
         delete from roomserver.deferred d
-        using json_array_elements_text(batch -> 'finished') as x (entry)
+        using jsonb_array_elements_text(batch -> 'finished') as x (entry)
         where d.entry = x.entry::bigint;
     end if;
 
     perform pg_notify('walden_outputs', (batch ->> 'shard') || ' ' || (batch ->> 'to'));
 end
 $$;
-comment on function roomserver.commit_v1(json) is 'The effects of one room server batch, exactly once: fails with 55006 when another room server owns the shard.';
+comment on function roomserver.commit_v1(jsonb) is 'The effects of one room server batch, exactly once: fails with 55006 when another room server owns the shard.';
 
 -- A local event that could not be judged at all still moves its room's chain on: what follows is built on the extremities again.
 create function roomserver.break_chain_v1(of_room text, at_seq bigint) returns void
@@ -988,7 +994,7 @@ declare
     made integer := 0;
 begin
     for span in
-        select * from (values
+        select v.parent, v.key, v.unit, v.step from (values
             ('events_s', 'id', 'year', interval '1 year'), ('outputs_s', 'entry', 'year', interval '1 year'),
             ('events_m', 'id', 'month', interval '1 month'), ('outputs_m', 'entry', 'month', interval '1 month'),
             ('events_u', 'id', 'week', interval '1 week'), ('outputs_u', 'entry', 'week', interval '1 week'),
@@ -1069,3 +1075,314 @@ create trigger append_only_truncate before truncate on eventlog.outputs
 for each statement execute function eventlog.refuse_edit();
 create trigger append_only before update or delete on eventlog.event_ids
 for each statement execute function eventlog.refuse_edit();
+
+-- Reading members out of events' JSON, whatever they hold. Text cannot hold NUL, so extracting a string that has one is an error
+-- in PostgreSQL; here it reads as U+10FFFF and "0" (and U+10FFFF itself as U+10FFFF and "1"), the form that event types and
+-- state keys have in the tables: eventlog/safe_text.py. A backslash before the escape makes it no escape, hence the look-behind.
+create function history.safe_json(document text) returns json
+language sql immutable parallel safe
+return case
+    when position('\u0000' in document) = 0 and position(U&'\+10FFFF' in document) = 0 then document
+    else regexp_replace(replace(document, U&'\+10FFFF', U&'\+10FFFF' || '1'),
+                        '(?<!\\)((?:\\\\)*)\\u0000', '\1' || U&'\+10FFFF' || '0', 'g')
+    end::json;
+comment on function history.safe_json(text) is 'JSON that every PostgreSQL function can read: NUL in strings becomes U+10FFFF 0, and U+10FFFF becomes U+10FFFF 1. Takes canonical JSON, as all events are.';
+
+create function history.json_text(document text, variadic path text[]) returns text
+language sql immutable parallel safe
+return history.safe_json(document) #>> path;
+comment on function history.json_text(text, text[]) is 'The member of a JSON text at a path, as text: json_text(document, ''content'', ''body''). Never fails on a string with NUL in it, see safe_json. Null if there is none.';
+
+-- Room ids as people know them, made into the numbers that the tables join by.
+create function history.room_number(of_room text) returns bigint
+language sql stable strict parallel safe security definer
+set search_path = ''
+return (select r.nid from roomserver.rooms r where r.room_id = of_room);
+comment on function history.room_number(text) is 'The number that stands for a room inside the database; null for a room that is not known here.';
+
+-- What a redaction leaves of a content, in the room version of the event: the same rule as matrix/redaction.py, for people who read
+-- state. A test compares the two over all versions.
+create function history.redacted_content(event_type text, content jsonb, room_version text) returns jsonb
+language sql immutable strict parallel safe
+return case
+    when event_type = 'm.room.create' and room_version in ('11', '12') then content
+    else (
+        select coalesce(jsonb_object_agg(k.key, case
+                   when k.key = 'third_party_invite' then jsonb_build_object('signed', k.value -> 'signed')
+                   else k.value end), '{}')
+        from jsonb_each(content) as k
+        where case event_type
+            when 'm.room.member' then
+                k.key = 'membership'
+                or (k.key = 'join_authorised_via_users_server' and room_version in ('9', '10', '11', '12'))
+                or (k.key = 'third_party_invite' and room_version in ('11', '12')
+                    and jsonb_typeof(k.value) = 'object' and k.value ? 'signed')
+            when 'm.room.create' then k.key = 'creator'
+            when 'm.room.join_rules' then
+                k.key = 'join_rule' or (k.key = 'allow' and room_version in ('8', '9', '10', '11', '12'))
+            when 'm.room.power_levels' then
+                k.key in ('ban', 'events', 'events_default', 'kick', 'redact', 'state_default', 'users', 'users_default')
+                or (k.key = 'invite' and room_version in ('11', '12'))
+            when 'm.room.history_visibility' then k.key = 'history_visibility'
+            when 'm.room.aliases' then k.key = 'aliases' and room_version in ('1', '2', '3', '4', '5')
+            when 'm.room.redaction' then k.key = 'redacts' and room_version in ('11', '12')
+            else false end)
+    end;
+comment on function history.redacted_content(text, jsonb, text) is 'What a redaction leaves of the content of an event of a type, by the rules of a room version.';
+
+-- Positions and moments. An output has no time of its own: what it judges was appended at a moment, which the entry's id holds.
+-- A state change mostly takes effect with the output of the very event it is due to; one by a resolution, with that of the event
+-- that joined the branches.
+create function history.change_time(of_shard smallint, at_position bigint, due_to bigint) returns timestamptz
+language sql stable parallel safe security definer
+set search_path = ''
+return case
+    when exists (select from eventlog.outputs o where o.entry = due_to and o.kind = 's' and o.position = at_position)
+        then eventlog.entry_time(due_to)
+    else (
+        select eventlog.entry_time(o.entry)
+        from eventlog.outputs o
+        where o.shard = of_shard and o.position = at_position and o.kind in ('s', 'm')
+        limit 1)
+    end;
+comment on function history.change_time(smallint, bigint, bigint) is 'When a state change at a position of a shard took effect; due_to is the entry it is mostly due to, or null.';
+
+create function history.sent_time(document text) returns timestamptz
+language sql immutable parallel safe
+return to_timestamp(
+    greatest(-62135596800000, least(253402300799999, history.json_text(document, 'origin_server_ts')::numeric)) / 1000);
+comment on function history.sent_time(text) is 'When an event was sent, as its sender''s server says; kept within the years 1 to 9999.';
+
+create view history.rooms as
+select r.room_id,
+       r.room_version,
+       case when name_redacted.target is null then history.json_text(name.json, 'content', 'name') end as name,
+       case when topic_redacted.target is null then history.json_text(topic.json, 'content', 'topic') end as topic,
+       case when alias_redacted.target is null then history.json_text(alias.json, 'content', 'alias') end as canonical_alias,
+       coalesce(history.json_text(join_rules.json, 'content', 'join_rule'), 'invite') as join_rule,
+       coalesce(history.json_text(visibility.json, 'content', 'history_visibility'), 'shared') as history_visibility,
+       encryption.entry is not null as encrypted,
+       creation.sender as creator,
+       history.sent_time(creation.json) as created_at,
+       r.created_at as known_since,
+       h.joined as joined_members,
+       h.invited as invited_members,
+       r.nid as room
+from roomserver.rooms r
+join roomserver.heads h on h.room = r.nid
+left join roomserver.state create_state on create_state.room = r.nid and create_state.line = 0
+    and create_state.type = 'm.room.create' and create_state.state_key = '' and create_state.valid_to = 9223372036854775807
+left join eventlog.events creation on creation.id = create_state.entry and creation.kind = 's'
+left join roomserver.state name_state on name_state.room = r.nid and name_state.line = 0
+    and name_state.type = 'm.room.name' and name_state.state_key = '' and name_state.valid_to = 9223372036854775807
+left join eventlog.events name on name.id = name_state.entry and name.kind = 's'
+left join roomserver.redactions name_redacted on name_redacted.target = name_state.event_id
+left join roomserver.state topic_state on topic_state.room = r.nid and topic_state.line = 0
+    and topic_state.type = 'm.room.topic' and topic_state.state_key = '' and topic_state.valid_to = 9223372036854775807
+left join eventlog.events topic on topic.id = topic_state.entry and topic.kind = 's'
+left join roomserver.redactions topic_redacted on topic_redacted.target = topic_state.event_id
+left join roomserver.state alias_state on alias_state.room = r.nid and alias_state.line = 0
+    and alias_state.type = 'm.room.canonical_alias' and alias_state.state_key = '' and alias_state.valid_to = 9223372036854775807
+left join eventlog.events alias on alias.id = alias_state.entry and alias.kind = 's'
+left join roomserver.redactions alias_redacted on alias_redacted.target = alias_state.event_id
+left join roomserver.state rules_state on rules_state.room = r.nid and rules_state.line = 0
+    and rules_state.type = 'm.room.join_rules' and rules_state.state_key = '' and rules_state.valid_to = 9223372036854775807
+left join eventlog.events join_rules on join_rules.id = rules_state.entry and join_rules.kind = 's'
+left join roomserver.state visibility_state on visibility_state.room = r.nid and visibility_state.line = 0
+    and visibility_state.type = 'm.room.history_visibility' and visibility_state.state_key = ''
+    and visibility_state.valid_to = 9223372036854775807
+left join eventlog.events visibility on visibility.id = visibility_state.entry and visibility.kind = 's'
+left join roomserver.state encryption on encryption.room = r.nid and encryption.line = 0
+    and encryption.type = 'm.room.encryption' and encryption.state_key = '' and encryption.valid_to = 9223372036854775807;
+comment on view history.rooms is 'Every room known here as it is now.';
+comment on column history.rooms.room_id is 'Matrix room id.';
+comment on column history.rooms.room_version is 'Room version.';
+comment on column history.rooms.name is 'Name; null if it has none, or the name was redacted.';
+comment on column history.rooms.topic is 'Topic; null if it has none, or the topic was redacted.';
+comment on column history.rooms.canonical_alias is 'Main alias; null if it has none.';
+comment on column history.rooms.join_rule is 'Who may join: public, invite, knock, restricted, knock_restricted, private.';
+comment on column history.rooms.history_visibility is 'Who may read what is said now: world_readable, shared, invited, joined.';
+comment on column history.rooms.encrypted is 'Whether messages are to be encrypted.';
+comment on column history.rooms.creator is 'Who made it.';
+comment on column history.rooms.created_at is 'When it was made, as its creator''s server says.';
+comment on column history.rooms.known_since is 'When this server first knew it.';
+comment on column history.rooms.joined_members is 'Number of members.';
+comment on column history.rooms.invited_members is 'Number of people invited.';
+comment on column history.rooms.room is 'The number that stands for it in this schema.';
+
+-- Messages as people see them: the latest valid edit in the place of what was sent, redacted ones without their words.
+-- Specification, "Validity of replacement events": same room, same sender, same type, no state key, the original is no edit itself,
+-- m.new_content is there; the most recent by origin_server_ts, then by the greatest event id.
+create view history.messages as
+select e.event_id,
+       r.room_id,
+       e.sender,
+       history.sent_time(e.json) as sent_at,
+       eventlog.entry_time(e.id) as received_at,
+       e.type,
+       case when x.target is not null or e.type = 'm.room.encrypted' then null
+           when edit.event_id is not null then edit.msgtype
+           else history.json_text(e.json, 'content', 'msgtype') end as msgtype,
+       case when x.target is not null or e.type = 'm.room.encrypted' then null
+           when edit.event_id is not null then edit.body
+           else history.json_text(e.json, 'content', 'body') end as body,
+       e.type = 'm.room.encrypted' as encrypted,
+       edit.event_id as edit_event_id,
+       edit.edited_at,
+       x.target is not null as redacted,
+       redaction.sender as redacted_by,
+       history.json_text(redaction.json, 'content', 'reason') as redaction_reason,
+       case when x.target is null and history.json_text(e.json, 'content', 'm.relates_to', 'rel_type') = 'm.thread'
+           then history.json_text(e.json, 'content', 'm.relates_to', 'event_id') end as thread,
+       case when x.target is null
+           then history.json_text(e.json, 'content', 'm.relates_to', 'm.in_reply_to', 'event_id') end as in_reply_to,
+       o.timeline as place,
+       o.room
+from eventlog.outputs o
+join eventlog.events e on e.id = o.entry and e.kind = 'm'
+join roomserver.rooms r on r.nid = o.room
+left join roomserver.redactions x on x.target = e.event_id
+left join eventlog.events redaction on redaction.id = x.entry and redaction.kind in ('s', 'm')
+left join lateral (
+    select n.event_id,
+           history.json_text(n.json, 'content', 'm.new_content', 'msgtype') as msgtype,
+           history.json_text(n.json, 'content', 'm.new_content', 'body') as body,
+           history.sent_time(n.json) as edited_at
+    from roomserver.relations l
+    join eventlog.events n on n.id = l.entry and n.kind = 'm'
+    where l.target = e.event_id and l.rel_type = 'm.replace' and l.room = o.room
+      and n.sender = e.sender and n.type = e.type and x.target is null
+      and (n.type = 'm.room.encrypted'
+           or json_typeof(history.safe_json(n.json) #> '{content,m.new_content}') = 'object')
+      and not exists (select from roomserver.redactions y where y.target = n.event_id)
+    order by history.sent_time(n.json) desc, n.event_id desc
+    limit 1
+) edit on true
+where o.kind = 'm' and o.verdict = 'a' and o.timeline is not null
+  and e.type in ('m.room.message', 'm.room.encrypted', 'm.sticker')
+  and history.json_text(e.json, 'content', 'm.relates_to', 'rel_type') is distinct from 'm.replace';
+comment on view history.messages is 'Every message, edits and redactions applied. For one room, history.messages_of(room_id) reads a page without looking at the rest.';
+comment on column history.messages.event_id is 'Event id.';
+comment on column history.messages.room_id is 'Room it was said in.';
+comment on column history.messages.sender is 'Who said it.';
+comment on column history.messages.sent_at is 'When it was sent, as the sender''s server says.';
+comment on column history.messages.received_at is 'When it was appended to the log here.';
+comment on column history.messages.type is 'Event type: m.room.message, m.room.encrypted or m.sticker.';
+comment on column history.messages.msgtype is 'Kind of message: m.text, m.image and so on; null if encrypted or redacted.';
+comment on column history.messages.body is 'The words, of the latest edit; null if encrypted or redacted. NUL reads as U+10FFFF 0.';
+comment on column history.messages.encrypted is 'End-to-end encrypted: this server does not know the words.';
+comment on column history.messages.edit_event_id is 'Event id of the latest edit; null if there is none.';
+comment on column history.messages.edited_at is 'When the latest edit was sent; null if there is none.';
+comment on column history.messages.redacted is 'A redaction took the words away.';
+comment on column history.messages.redacted_by is 'Who redacted it.';
+comment on column history.messages.redaction_reason is 'The reason given for it.';
+comment on column history.messages.thread is 'Event id of the message that began the thread it is in; null if in none.';
+comment on column history.messages.in_reply_to is 'Event id of the message it answers; null if none.';
+comment on column history.messages.place is 'Order in the room''s timeline; negative for history that was fetched later.';
+comment on column history.messages.room is 'The room''s number: history.rooms.room.';
+
+-- Inlined by the planner, so that "order by place desc limit 50" reads fifty rows of an index and no more.
+create function history.messages_of(of_room text) returns setof history.messages
+language sql stable parallel safe
+begin atomic
+    select m.event_id, m.room_id, m.sender, m.sent_at, m.received_at, m.type, m.msgtype, m.body, m.encrypted, m.edit_event_id,
+           m.edited_at, m.redacted, m.redacted_by, m.redaction_reason, m.thread, m.in_reply_to, m.place, m.room
+    from history.messages m
+    where m.room = history.room_number(of_room);
+end;
+comment on function history.messages_of(text) is 'The messages of one room: select sent_at, sender, body from history.messages_of(''!room:server'') order by place desc limit 50.';
+
+create view history.memberships as
+select r.room_id,
+       s.state_key as user_id,
+       case s.membership when 'j' then 'join' when 'i' then 'invite' when 'l' then 'leave' when 'b' then 'ban' when 'k' then 'knock'
+           end as membership,
+       history.change_time(r.shard, s.valid_from, s.entry) as began_at,
+       case when s.valid_to < 9223372036854775807
+           then history.change_time(r.shard, s.valid_to, following.entry) end as ended_at,
+       e.sender as changed_by,
+       case when x.target is null then history.json_text(e.json, 'content', 'reason') end as reason,
+       case when x.target is null then history.json_text(e.json, 'content', 'displayname') end as display_name,
+       s.event_id,
+       s.room
+from roomserver.rooms r
+join roomserver.state s on s.room = r.nid and s.line = 0 and s.type = 'm.room.member'
+join eventlog.events e on e.id = s.entry and e.kind = 's'
+left join roomserver.redactions x on x.target = s.event_id
+left join roomserver.state following on following.room = s.room and following.type = 'm.room.member'
+    and following.state_key = s.state_key and following.line = 0 and following.valid_from = s.valid_to;
+comment on view history.memberships is 'Who was what in which room, from when to when: a row per membership event that was part of the room''s state.';
+comment on column history.memberships.room_id is 'Matrix room id.';
+comment on column history.memberships.user_id is 'The member.';
+comment on column history.memberships.membership is 'join, invite, leave, ban or knock.';
+comment on column history.memberships.began_at is 'From when.';
+comment on column history.memberships.ended_at is 'Until when; null while it stands.';
+comment on column history.memberships.changed_by is 'Who made the change: of another than the member, an invitation, a kick, a ban.';
+comment on column history.memberships.reason is 'The reason given; null if none was, or it was redacted.';
+comment on column history.memberships.display_name is 'The name shown in the room meanwhile.';
+comment on column history.memberships.event_id is 'The membership event.';
+comment on column history.memberships.room is 'The room''s number: history.rooms.room.';
+
+-- A room's state as of a moment. Never an empty answer where nothing is known: before the room was known here, and while
+-- others were in it and nobody of this server was, the function fails and says so.
+create function history.state_at(of_room text, moment timestamptz)
+returns table (type text, state_key text, sender text, since timestamptz, content jsonb, redacted boolean, event_id text)
+language plpgsql stable security definer
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+    known roomserver.rooms;
+    edge bigint;
+    later bigint;
+    upto bigint;
+    server text := (select i.server_name from eventlog.installation i);
+begin
+    select r.nid, r.room_id, r.room_version, r.shard, r.created_at into known from roomserver.rooms r where r.room_id = of_room;
+    if known.nid is null then
+        raise exception 'the room % is not known here', of_room using errcode = 'P0002';
+    end if;
+    if moment is null or moment > now() then
+        raise exception 'the state of % at % is not known yet', of_room, moment using errcode = 'P0002';
+    end if;
+    -- What was appended after the moment had no effect then, nor had what was judged after it.
+    select min(o.timeline) into later
+    from (
+        select p.timeline
+        from eventlog.outputs p
+        where p.room = known.nid and p.kind in ('s', 'm') and p.timeline > 0
+          and p.entry >= eventlog.id_at(moment + interval '1 millisecond')
+        order by p.timeline
+        limit 1
+    ) o;
+    upto := coalesce(later - 1, 9223372036854775806);
+    select min(s.valid_from) into edge from roomserver.state s where s.room = known.nid and s.line = 0;
+    if edge is null or upto < edge then
+        raise exception 'the state of % at % is unknown: the room is known here since %', of_room, moment,
+            (select history.change_time(known.shard, edge, null)) using errcode = 'P0002';
+    end if;
+    if exists (select from roomserver.state s
+               where s.room = known.nid and s.line = 0 and s.type = 'm.room.member' and s.membership = 'j'
+                 and s.valid_from <= upto and s.valid_to > upto)
+       and not exists (select from roomserver.state s
+                       where s.room = known.nid and s.line = 0 and s.type = 'm.room.member' and s.membership = 'j'
+                         and s.valid_from <= upto and s.valid_to > upto
+                         and substr(s.state_key, strpos(s.state_key, ':') + 1) = server)
+    then
+        raise exception 'the state of % at % is unknown: nobody of this server was in the room then', of_room, moment
+            using errcode = 'P0002';
+    end if;
+    return query
+    select s.type, s.state_key, e.sender, history.change_time(known.shard, s.valid_from, s.entry),
+           case when x.target is null then c.content
+               else history.redacted_content(s.type, c.content, known.room_version) end,
+           x.target is not null, s.event_id
+    from roomserver.state s
+    join eventlog.events e on e.id = s.entry and e.kind = 's'
+    cross join lateral (select history.json_text(e.json, 'content')::jsonb as content) c
+    left join roomserver.redactions x on x.target = s.event_id
+    where s.room = known.nid and s.line = 0 and s.valid_from <= upto and s.valid_to > upto
+    order by s.type, s.state_key;
+end
+$$;
+comment on function history.state_at(text, timestamptz) is 'The state of a room as it was at a moment, redactions applied: select type, state_key, content from history.state_at(''!room:server'', now() - interval ''7 days''). Fails with P0002 where the answer is unknown: before this server knew the room, while nobody of this server was in it, in the future. NUL in strings reads as U+10FFFF 0.';

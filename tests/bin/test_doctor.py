@@ -60,7 +60,7 @@ def test_a_fresh_installation_has_nothing_wrong(installed: Settings) -> None:
     [
         ("grant update on eventlog.events to walden_writer", "rights", "walden_writer may update", "revoke update"),
         (
-            "revoke execute on function roomserver.commit_v1(json) from walden_roomserver",
+            "revoke execute on function roomserver.commit_v1(jsonb) from walden_roomserver",
             "rights",
             "may not execute",
             "walden migrate",
@@ -100,7 +100,7 @@ def test_what_was_broken_is_found_with_its_remedy(
     finally:
         with psycopg.connect(installed.dsn(), autocommit=True) as connection:
             connection.execute("revoke update on eventlog.events from walden_writer")
-            connection.execute("grant execute on function roomserver.commit_v1(json) to walden_roomserver")
+            connection.execute("grant execute on function roomserver.commit_v1(jsonb) to walden_roomserver")
 
 
 def test_files_that_others_can_read_are_found(installed: Settings) -> None:
