@@ -19,3 +19,26 @@ create trigger append_only_truncate before truncate on eventlog.outputs
 for each statement execute function eventlog.refuse_edit();
 create trigger append_only before update or delete on eventlog.event_ids
 for each statement execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.event_ids
+for each statement execute function eventlog.refuse_edit();
+
+-- A statement's trigger does not fire for a partition that is named itself; a row's is every partition's own. Truncating one has a
+-- trigger that eventlog.make_partitions gives it. Dropping one is retention, and another matter.
+create trigger append_only_rows before update or delete on eventlog.events
+for each row execute function eventlog.refuse_edit();
+create trigger append_only_rows before update or delete on eventlog.outputs
+for each row execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.events_s_default
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.events_m_default
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.events_u_default
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.outputs_s_default
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.outputs_m_default
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.outputs_u_default
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.outputs_e_default
+for each statement execute function eventlog.refuse_edit();

@@ -33,6 +33,8 @@ begin
                 end if;
                 execute format('create table eventlog.%I partition of eventlog.%I for values from (%s) to (%s)', name, span.parent,
                     eventlog.id_at(starts at time zone 'utc'), eventlog.id_at((starts + span.step) at time zone 'utc'));
+                execute format('create trigger append_only_truncate before truncate on eventlog.%I for each statement'
+                    ' execute function eventlog.refuse_edit()', name);
                 made := made + 1;
             end if;
             starts := starts + span.step;

@@ -1016,6 +1016,8 @@ begin
                 end if;
                 execute format('create table eventlog.%I partition of eventlog.%I for values from (%s) to (%s)', name, span.parent,
                     eventlog.id_at(starts at time zone 'utc'), eventlog.id_at((starts + span.step) at time zone 'utc'));
+                execute format('create trigger append_only_truncate before truncate on eventlog.%I for each statement'
+                    ' execute function eventlog.refuse_edit()', name);
                 made := made + 1;
             end if;
             starts := starts + span.step;
@@ -1074,6 +1076,29 @@ for each statement execute function eventlog.refuse_edit();
 create trigger append_only_truncate before truncate on eventlog.outputs
 for each statement execute function eventlog.refuse_edit();
 create trigger append_only before update or delete on eventlog.event_ids
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.event_ids
+for each statement execute function eventlog.refuse_edit();
+
+-- A statement's trigger does not fire for a partition that is named itself; a row's is every partition's own. Truncating one has a
+-- trigger that eventlog.make_partitions gives it. Dropping one is retention, and another matter.
+create trigger append_only_rows before update or delete on eventlog.events
+for each row execute function eventlog.refuse_edit();
+create trigger append_only_rows before update or delete on eventlog.outputs
+for each row execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.events_s_default
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.events_m_default
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.events_u_default
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.outputs_s_default
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.outputs_m_default
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.outputs_u_default
+for each statement execute function eventlog.refuse_edit();
+create trigger append_only_truncate before truncate on eventlog.outputs_e_default
 for each statement execute function eventlog.refuse_edit();
 
 -- Reading members out of events' JSON, whatever they hold. Text cannot hold NUL, so extracting a string that has one is an error
