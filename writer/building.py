@@ -2,7 +2,7 @@
 
 Invariant: every event is auth-checked here against the state as the events before it leave it, and a refusal is final only on a
 view read in this round that no earlier request of the round has changed. What cannot be placed is handed back: `again` to be built
-anew, `later` to wait for another process's state event.
+anew, `later` to wait for another process's state event, `unbuilt` what the group had no room for.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from writer.drafts import Draft
 from writer.views import RoomView, StateKey, Views, read_views
 
 CREATE: StateKey = ("m.room.create", "")
+
+# Nothing commits much more than a megabyte at once: a large transaction holds up delivery to every slot.
+MAX_BYTES = 900_000
 
 Rest = Callable[[str], Sequence[Draft]]
 
@@ -82,6 +85,7 @@ class Group:
         self.cache = views
         self.again: list[Request] = []
         self.later: list[Request] = []
+        self.unbuilt: list[Request] = []
         self.connection = connection
         self.requests = requests
         # Rooms read in this round, and rooms whose state earlier requests of the round change.
@@ -93,7 +97,14 @@ class Group:
 
     async def run(self) -> None:
         await self._load_views()
-        built = [b for request in self.requests if (b := self._build(request)) is not None]
+        built: list[Built] = []
+        size = 0
+        for request in self.requests:
+            if size > MAX_BYTES:
+                self.unbuilt.append(request)
+            elif (b := self._build(request)) is not None:
+                built.append(b)
+                size += sum(len(entry.json) for entry in b.entries)
         if not built:
             return
         entries = [entry for b in built for entry in b.entries]

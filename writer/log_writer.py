@@ -23,12 +23,14 @@ import structlog
 
 from eventlog.append import Entry, release
 from eventlog.head import Head, Verdict
+from eventlog.metrics import Level
 from eventlog.pools import Pool
 from eventlog.shards import shard_of
 from eventlog.typing_messages import PREFIX, TypingMessage, encode
 from matrix.errors import MatrixError
 from matrix.room_versions import RoomVersion
 from matrix.signatures import SigningKey
+from writer import metrics
 from writer.building import Group, Request, Rest, Signer, fail
 from writer.drafts import Draft, Sent
 from writer.views import RoomView, StateKey, Views, read_views
@@ -67,6 +69,7 @@ class LogWriter:
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._settling: set[asyncio.Task[None]] = set()
+        self._level = Level(metrics.QUEUE, self._waiting)
 
     async def __aenter__(self) -> LogWriter:
         self._task = asyncio.create_task(self._run(), name="log writer")
@@ -143,6 +146,9 @@ class LogWriter:
                 "select pg_logical_emit_message(true, %s, %s::bytea)", [PREFIX, encode(message, self._typing_key)]
             )
 
+    def _waiting(self) -> int:
+        return len(self._queue) + sum(map(len, self._parked.values()))
+
     async def _submit(
         self,
         drafts: list[Draft],
@@ -164,8 +170,11 @@ class LogWriter:
             try:
                 async with asyncio.timeout_at(request.deadline):
                     placed = await request.future
+                    began = loop.time()
                     verdicts = [await self._head.expect(entry_id) for _, entry_id in placed]
+                    metrics.VERDICT_SECONDS.observe(loop.time() - began)
             except TimeoutError:
+                metrics.TIMEOUTS.count += 1
                 raise MatrixError(
                     503, "M_UNKNOWN", "The server is busy. Try again with the same transaction."
                 ) from None
@@ -179,6 +188,7 @@ class LogWriter:
             if room_id is not None:
                 self._views.drop(room_id)
             await self._refused(request, verdicts)
+            metrics.STALE.count += 1
             request.future = loop.create_future()
 
     def _user_verdict(self, verdict: Verdict) -> Sent:
@@ -217,9 +227,12 @@ class LogWriter:
             if not group:
                 continue
             try:
+                began = time.perf_counter()
                 async with self._pool.connection() as connection:
                     round_ = Group(self._signer, self._views, connection, group)
                     await round_.run()
+                metrics.APPEND_SECONDS.observe(time.perf_counter() - began)
+                metrics.GROUP_REQUESTS.observe(len(group))
                 self._sort_out(round_)
             except psycopg.errors.UniqueViolation:
                 # An event id or a claim was taken in the same moment: built again, they differ.
@@ -238,6 +251,7 @@ class LogWriter:
     def _sort_out(self, group: Group) -> None:
         for room_id, entry in group.state_entry.items():
             self._park(room_id, entry)
+        self._queue.extendleft(reversed(group.unbuilt))
         if group.again:
             self._again(group.again)
         for request in group.later:
@@ -264,6 +278,7 @@ class LogWriter:
         return group
 
     def _again(self, group: Sequence[Request]) -> None:
+        metrics.MOVED.count += len(group)
         for request in group:
             if request.room_id is not None:
                 self._views.drop(request.room_id)
