@@ -15,8 +15,10 @@ from typing import NamedTuple
 
 import psycopg
 import structlog
+from prometheus_client import Counter, Gauge
 from psycopg import AsyncConnection
 
+from eventlog.metrics import Level, Tally
 from eventlog.queries import Queries
 
 log = structlog.get_logger(__name__)
@@ -30,6 +32,11 @@ REMEMBERED = 20_000
 WINDOW_SECONDS = 600
 MOST = 5_000
 REMEMBERED_AT_START = 1_000
+
+_LOOKS = Tally(Counter("walden_head_looks", "Times that the committed head was read."))
+_LOST = Tally(Counter("walden_head_connection_losses", "Times that following the head lost its connection."))
+_AGE = Gauge("walden_head_age_seconds", "Since the head was last read.", multiprocess_mode="livemax")
+_WAITING = Gauge("walden_head_waiting_entries", "Entries whose verdict is waited for.", multiprocess_mode="livesum")
 
 
 class Verdict(NamedTuple):
@@ -59,6 +66,10 @@ class Head:
         self.positions: list[int] = []
         self.epoch = ""
         self.looked_at = 0.0
+        self._levels = (
+            Level(_AGE, lambda: monotonic() - self.looked_at if self.looked_at else 0.0),
+            Level(_WAITING, lambda: len(self._waiting)),
+        )
 
     async def __aenter__(self) -> Head:
         ready = asyncio.get_running_loop().create_future()
@@ -144,6 +155,7 @@ class Head:
                 if not ready.done() and not isinstance(error, psycopg.OperationalError):
                     ready.set_exception(error)
                     return
+                _LOST.count += 1
                 log.warning("head lost its connection", error=str(error).strip(), again_in=delay)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
@@ -161,6 +173,7 @@ class Head:
         while True:
             rows = await self._read(connection)
             self.looked_at = monotonic()
+            _LOOKS.count += 1
             if not rows:
                 return
             if not self.positions:

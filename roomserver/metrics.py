@@ -1,4 +1,4 @@
-"""What the room server counts, for Prometheus.
+"""What the room server counts, for Prometheus (docs/metrics.md).
 
 Invariant: no label has an unbounded set of values; there is none per room or user.
 """
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from eventlog.metrics import Distribution, Level, Tally
 from eventlog.replication import Subscriber
 
 _VERDICTS = Counter("walden_roomserver_verdicts", "Entries judged, by verdict.", ["shard", "verdict"])
@@ -26,7 +27,12 @@ _SIZES = Histogram(
 _LOSSES = Counter("walden_roomserver_slot_losses", "Times the slot was found lost.", ["shard"])
 _QUARANTINED = Counter("walden_roomserver_quarantined", "Entries put into quarantine.", ["shard"])
 _FORKS = Counter("walden_roomserver_off_main_line", "Events judged off their room's main line.", ["shard"])
-_HEARTBEAT = Gauge("walden_roomserver_heartbeat_seconds", "Time of the last heartbeat round the loop.", ["shard"])
+_HEARTBEAT = Gauge(
+    "walden_roomserver_heartbeat_seconds",
+    "How long the last heartbeat took round the loop of log and slot.",
+    ["shard"],
+    multiprocess_mode="livemax",
+)
 
 
 class Metrics:
@@ -34,21 +40,23 @@ class Metrics:
 
     def __init__(self, shard: int) -> None:
         label = str(shard)
-        self._verdicts = {v: _VERDICTS.labels(label, v) for v in "aosrtq"}
-        self._batches = _BATCHES.labels(label)
-        self._sizes = _SIZES.labels(label)
-        self._heartbeat = _HEARTBEAT.labels(label)
+        self._verdicts = {v: Tally(_VERDICTS.labels(label, v)) for v in "aosrtq"}
+        self._batches = Distribution(_BATCHES.labels(label))
+        self._sizes = Distribution(_SIZES.labels(label))
+        self._heartbeat_gauge = _HEARTBEAT.labels(label)
+        self._heartbeat: Level | None = None
+        # Rare enough to be counted where they are shown.
         self.slot_losses = _LOSSES.labels(label)
         self.quarantined = _QUARANTINED.labels(label)
         self.off_main_line = _FORKS.labels(label)
 
     def connected(self, subscriber: Subscriber) -> None:
         """Follows the subscriber's own figures."""
-        self._heartbeat.set_function(lambda: subscriber.progress.heartbeat_seconds or 0.0)
+        self._heartbeat = Level(self._heartbeat_gauge, lambda: subscriber.progress.heartbeat_seconds or 0.0)
 
     def verdict(self, verdict: str, count: int = 1) -> None:
         """Counts verdicts."""
-        self._verdicts[verdict].inc(count)
+        self._verdicts[verdict].count += count
 
     @contextlib.contextmanager
     def batch(self, entries: int) -> Iterator[None]:
