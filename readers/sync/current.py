@@ -78,6 +78,11 @@ class Current:
             room = self.rooms.touch(nid, output.room_id or "", output.shard, output.position)
             if output.annotation is not None and (target := output.notes.get("redacts")) is not None:
                 self._redact(room, output, target)
+            if output.annotation is not None:
+                if "state" in output.notes:
+                    room.members.forget(output.position)
+                elif (members := output.notes.get("members")) is not None:
+                    room.members.change(output.position, members)
             if output.annotation is not None and room.basis is not None:
                 if (joined := output.notes.get("joined")) is not None:
                     room.basis = replace(room.basis, joined=joined)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from readers.sync.current import Current
+from readers.sync.members import HEROES, Lacking
 from readers.sync.outputs import Output
 from readers.sync.request import Shape
 from readers.sync.rooms import Receipt, Room
@@ -26,6 +27,13 @@ class Recent:
     room: Room
     timeline: list[Output]
     receipts: list[Receipt]
+    members: list[Output] = field(default_factory=list)
+    """Member events that the device lacks."""
+    told: set[str] = field(default_factory=set)
+    """Whose member events the device has afterwards."""
+    joined: int | None = None
+    invited: int | None = None
+    heroes: list[str] | None = None
 
 
 @dataclass(slots=True)
@@ -38,6 +46,8 @@ class Plan:
     invites: dict[int, Stay] = field(default_factory=dict)
     typing: dict[int, list[str]] = field(default_factory=dict)
     """Who types, by room in which that is news."""
+    lacking: list[Lacking] = field(default_factory=list)
+    """What has to be brought at hand before the caches can tell; the plan is then made again."""
 
 
 def plan_initial(
@@ -96,8 +106,13 @@ def plan_incremental(
     now: Positions,
     since: Positions,
     changes: list[Change],
+    *,
+    may_load: bool = True,
 ) -> Plan:
-    """What happened after `since`. `changes` are the user's membership changes after it, in order per room."""
+    """What happened after `since`. `changes` are the user's membership changes after it, in order per room.
+
+    Without `may_load` nothing is `lacking`: what is not at hand is asked of the tables.
+    """
     plan = Plan(now)
     by_room: dict[int, list[Change]] = {}
     for change in changes:
@@ -120,7 +135,7 @@ def plan_incremental(
         elif takes_room(stay.room_id) and (
             room.last > position or (room.typing is not None and room.typing.expired_at > session.answered_at)
         ):
-            _plan_recent(plan, nid, stay, room, position, session, shape)
+            _plan_recent(plan, user, nid, stay, room, position, session, shape, may_load)
     return plan
 
 
@@ -193,28 +208,71 @@ def _delta(nid: int, stay: Stay, position: int, now: Positions) -> RoomAsk:
     )
 
 
-def _plan_recent(plan: Plan, nid: int, stay: Stay, room: Room, position: int, session: Session, shape: Shape) -> None:
+def _plan_recent(
+    plan: Plan,
+    user: User,
+    nid: int,
+    stay: Stay,
+    room: Room,
+    position: int,
+    session: Session,
+    shape: Shape,
+    may_load: bool,
+) -> None:
     timeline, receipts = room.after(position), room.receipts_after(position)
     if room.typing is not None and (room.typing.changed > position or room.typing.expired_at > session.answered_at):
         plan.typing[nid] = room.typing.users()
-    if timeline is None or receipts is None or not _is_simple(nid, timeline, session, shape):
-        plan.asks.append(_delta(nid, stay, position, plan.now))
-    else:
-        plan.recent.append(Recent(nid, room, timeline, receipts))
+    if timeline is not None and receipts is not None and len(timeline) <= shape.limit:
+        recent, lacking = Recent(nid, room, timeline, receipts), Lacking(nid, room.shard, room.members)
+        if _take_members(recent, lacking, user.user_id, position, session, shape) and (may_load or not lacking):
+            if lacking:
+                plan.lacking.append(lacking)
+            plan.recent.append(recent)
+            return
+    plan.asks.append(_delta(nid, stay, position, plan.now))
 
 
-def _is_simple(nid: int, timeline: list[Output], session: Session, shape: Shape) -> bool:
-    """Whether the timeline can be told from the cache: it fits, and no state beside it is needed."""
-    if len(timeline) > shape.limit:
-        return False
+def _take_members(
+    recent: Recent, lacking: Lacking, user_id: str, position: int, session: Session, shape: Shape
+) -> bool:
+    """What is told beside the timeline: counts, heroes, members lazily. False if the caches cannot know it."""
+    members, timeline = recent.room.members, recent.timeline
     for output in timeline:
-        if output.annotation is not None and (
-            "state" in output.notes or "joined" in output.notes or "invited" in output.notes
-        ):
-            return False
-    state = shape.filter.room.state
-    if state.lazy_load_members and timeline:
-        if state.include_redundant_members:
-            return False
-        return not session.unknown(nid, {output.sender for output in timeline})
+        if output.annotation is not None:
+            if "state" in output.notes:
+                return False
+            recent.joined = output.notes.get("joined", recent.joined)
+            recent.invited = output.notes.get("invited", recent.invited)
+    if recent.joined is not None or recent.invited is not None:
+        if members.heroes is None:
+            lacking.heroes = True
+        elif members.heroes_moved > position:
+            recent.heroes = [hero for hero in members.heroes if hero != user_id][:HEROES]
+    chosen = shape.filter.room.state
+    if not chosen.lazy_load_members or not timeline:
+        return True
+    wanted = _speakers(timeline)
+    if not chosen.include_redundant_members:
+        wanted = session.unknown(recent.nid, wanted)
+    recent.told = wanted | session.unknown(recent.nid, recent.heroes or ())
+    for wanted_id in recent.told:
+        if wanted_id not in members.known:
+            lacking.users.add(wanted_id)
+        elif (standing := members.known[wanted_id]) is not None:
+            if standing[0] >= timeline[0].position and not shape.state_after:
+                # It changed within the timeline; what stood before has to be told.
+                return False
+            recent.members.append(standing[1])
     return True
+
+
+def _speakers(timeline: list[Output]) -> set[str]:
+    """Who sent what is in a timeline, but for those whose own member event comes first in it."""
+    speakers: set[str] = set()
+    introduced: set[str] = set()
+    for output in timeline:
+        if output.type == "m.room.member" and output.state_key == output.sender:
+            introduced.add(output.sender)
+        elif output.sender not in introduced:
+            speakers.add(output.sender)
+    return speakers

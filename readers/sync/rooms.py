@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from time import time
 from typing import Any, Final, NamedTuple
 
+from readers.sync.members import Members
 from readers.sync.notifications import RoomBasis
 from readers.sync.outputs import Output
 
@@ -20,7 +21,7 @@ MOST_RECEIPTS: Final = 400
 """Receipts kept per room."""
 MOST_FRAGMENTS: Final = 32
 """Rendered deltas kept per room."""
-ROOM_BYTES: Final = 2_000
+ROOM_BYTES: Final = 3_000
 """What a room costs beside its entries, about."""
 
 
@@ -60,6 +61,7 @@ class Room:
         "floor",
         "fragments",
         "last",
+        "members",
         "nid",
         "receipts",
         "receipts_floor",
@@ -80,6 +82,7 @@ class Room:
         self.entries: deque[Output] = deque()
         self.receipts: deque[Receipt] = deque()
         self.typing: Typing | None = None
+        self.members = Members()
         self.bytes = ROOM_BYTES
         self.fragments: dict[Any, bytes] = {}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from readers.sync import response
 from readers.sync.event_bytes import pick_fields
@@ -74,27 +74,33 @@ class Renderer:
         timeline = recent.timeline
         if not timeline:
             return [self._history([], False, recent.room.last, []), *rest] if rest else []
+        if recent.joined is not None or recent.invited is not None:
+            rest.append(response.summary(recent.joined, recent.invited, recent.heroes))
         user_id, device_id, ignored = self._user.user_id, self._device_id, self._user.ignored
         own = any(output.txn_id is not None and output.transaction_of(user_id, device_id) for output in timeline)
         if not own and not ignored and self._shape.plain:
-            key = (timeline[0].position, timeline[-1].position, self._shape.key)
+            told = tuple([member.entry for member in recent.members])
+            key = (timeline[0].position, timeline[-1].position, self._shape.key, told)
             history = recent.room.fragments.get(key)
             if history is None:
                 history = self._history(
-                    [o.joined for o in timeline], False, timeline[0].position - 1, _standing(timeline, self._shape)
+                    [output.joined for output in timeline],
+                    False,
+                    timeline[0].position - 1,
+                    [self._event(output, None) for output in _beside(recent, self._shape)],
                 )
                 keep(recent.room.fragments, key, history)
             return [history, *rest]
         shown = [output for output in timeline if self._takes(recent.room.room_id, output)]
-        standing = [o for o in _standing_outputs(timeline, self._shape) if self._takes_state(recent.room.room_id, o)]
-        if not shown and not standing:
+        beside = [output for output in _beside(recent, self._shape) if self._takes_state(recent.room.room_id, output)]
+        if not shown and not beside:
             return [self._history([], False, recent.room.last, []), *rest] if rest else []
         return [
             self._history(
                 [self._event(output, "join") for output in shown],
                 False,
                 (shown or timeline)[0].position - 1,
-                [self._event(output, "join") for output in standing],
+                [self._event(output, None) for output in beside],
             ),
             *rest,
         ]
@@ -183,22 +189,20 @@ class Renderer:
         return chosen.takes_room(room_id) and chosen.matches(output.type, output.sender)
 
 
-def _standing_outputs(timeline: list[Output], shape: Shape) -> list[Output]:
-    """With use_state_after, the state events of the timeline that took and still have their keys."""
+def _beside(recent: Recent, shape: Shape) -> list[Output]:
+    """The state told beside a timeline: members loaded lazily, and with use_state_after what changed in the timeline."""
     if not shape.state_after:
-        return []
-    standing: dict[tuple[str, str], Output] = {}
-    for output in timeline:
+        return recent.members
+    standing: dict[tuple[str, str], Output] = {
+        (output.type, output.state_key or ""): output for output in recent.members
+    }
+    for output in recent.timeline:
         if output.state_key is not None and output.notes.get("current"):
             standing[output.type, output.state_key] = output
     return list(standing.values())
 
 
-def _standing(timeline: list[Output], shape: Shape) -> list[bytes]:
-    return [output.joined for output in _standing_outputs(timeline, shape)]
-
-
-def keep(fragments: dict[tuple[int, int, int], bytes], key: tuple[int, int, int], value: bytes) -> None:
+def keep(fragments: dict[Any, bytes], key: Any, value: bytes) -> None:
     """Keeps a rendered fragment; the oldest goes."""
     fragments[key] = value
     if len(fragments) > MOST_FRAGMENTS:

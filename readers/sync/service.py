@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from operator import gt, lt
+from operator import gt
 from time import monotonic
 from typing import Any, Final
 
@@ -23,20 +23,16 @@ from eventlog.settings import Settings
 from eventlog.tokens import SyncToken
 from matrix.errors import MatrixError, not_found
 from readers.sync import response
-from readers.sync.account_data import render_account_data
+from readers.sync.answers import Answers
 from readers.sync.current import IGNORED_USERS, Current
 from readers.sync.feed import SQL, Feed
-from readers.sync.incremental import Plan, plan_incremental, plan_initial
-from readers.sync.invites import render_invites
 from readers.sync.outputs import Output
 from readers.sync.position import Epochs, Place, parse_token, place_of
 from readers.sync.reading import read
 from readers.sync.request import Shape, Shapes, SyncRequest
-from readers.sync.sections import Renderer
-from readers.sync.sessions import Session, Sessions
-from readers.sync.tables import RoomView, Tables
+from readers.sync.sessions import Sessions
 from readers.sync.unread import PUSH_RULES
-from readers.sync.users import AccountData, Change, Stay, User
+from readers.sync.users import Stay, User
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +72,7 @@ class SyncService:
         self.feed = Feed(self._replication_dsn, self._head, self._pool, self._apply)
         await self._stack.enter_async_context(self.feed)
         self.current = Current(self.feed.positions)
+        self._answers = Answers(self.current, self._pool, lambda: self._token)
         self._moved()
         return self
 
@@ -129,7 +126,7 @@ class SyncService:
                 user = await self._active(request.user_id)
             if due or checked is None or user.nudged_at > nudged_at or any(map(gt, user.last, checked)):
                 nudged_at = monotonic()
-                checked, body = await self._answer(user, session, request, place)
+                checked, body = await self._answers.answer(user, session, request, place)
                 if body is not None:
                     return body
                 # What came while the tables were read has woken nobody: look again before waiting.
@@ -226,91 +223,3 @@ class SyncService:
         users.shrink()
         loaded.set_result(None)
         return user
-
-    async def _answer(
-        self, user: User, session: Session, request: SyncRequest, place: Place
-    ) -> tuple[Positions, bytes | None]:
-        """The response if there is something to say, and as of which positions."""
-        current, shape, since = self.current, request.shape, place.positions
-        changes: list[Change] = []
-        known = since is not None and not any(map(lt, since, user.floors))
-        if since is not None:
-            after = since
-            if not known:
-                after = tuple(self.feed.positions)
-                changes = await self._read_changes(user, since, after)
-            changes += [c for c in user.changes if c.position > after[c.shard]]
-        now, token = tuple(self.feed.positions), self._token
-        full = since is None or place.anew or request.full_state
-        if full:
-            plan = plan_initial(current, user, shape, now, since, changes, timelines_anew=place.anew)
-        else:
-            assert since is not None
-            plan = plan_incremental(current, user, session, shape, now, since, changes)
-        account_data = [a for a in user.account_data if since is not None and a.position > since[a.shard]]
-        uncounted = self._uncounted(user, plan)
-        views: list[RoomView] = []
-        invites: tuple[list[bytes], list[bytes]] = ([], [])
-        if not known or plan.asks or plan.invites or uncounted:
-            views, account_data, invites = await self._read(
-                user, session, shape, plan, since, known, account_data, uncounted
-            )
-        sections = Renderer(user, request.device_id, shape).render(plan, views, account_data, full)
-        told = render_account_data(user.user_id, account_data, shape.filter.account_data, whole=since is None)
-        if not full and not (sections.join or sections.leave or told or invites[0] or invites[1]):
-            return now, None
-        session.answer(token)
-        return now, response.whole(
-            token, join=sections.join, leave=sections.leave, invite=invites[0], knock=invites[1], account_data=told
-        )
-
-    def _uncounted(self, user: User, plan: Plan) -> dict[int, tuple[int, int]]:
-        """The rooms of a plan whose unread counts take asking the tables, as `Unread.count` takes them."""
-        found: dict[int, tuple[int, int]] = {}
-        rooms = [recent.nid for recent in plan.recent] + [ask.nid for ask in plan.asks if not ask.left]
-        for nid in rooms:
-            stay = user.rooms[nid]
-            if not self.current.unread.ready(user, nid, stay.shard, self.feed.positions[stay.shard]):
-                found[nid] = (plan.now[stay.shard], stay.joined_at or 0)
-        return found
-
-    async def _read_changes(self, user: User, since: Positions, now: Positions) -> list[Change]:
-        rows = await self._rows("membership_changes", user_id=user.user_id, since=list(since), now=list(now))
-        return [Change(*row) for row in rows]
-
-    async def _read(
-        self,
-        user: User,
-        session: Session,
-        shape: Shape,
-        plan: Plan,
-        since: Positions | None,
-        known: bool,
-        account_data: list[AccountData],
-        uncounted: dict[int, tuple[int, int]],
-    ) -> tuple[list[RoomView], list[AccountData], tuple[list[bytes], list[bytes]]]:
-        async def from_tables(
-            connection: AsyncConnection,
-        ) -> tuple[list[RoomView], list[AccountData], tuple[list[bytes], list[bytes]]]:
-            current = self.current
-            tables = Tables(connection, current.rooms, current.events, user, session, shape)
-            views = await tables.read(plan.asks)
-            invites = await render_invites(connection, current.events, user, plan.invites, plan.now)
-            await current.unread.count(connection, user, uncounted)
-            whole = [ask.room_id for ask in plan.asks if ask.known is None]
-            if known and not whole:
-                return views, account_data, invites
-            query = "account_data"
-            parameters: dict[str, Any] = {"since": None if since is None else list(since)}
-            if known:
-                query, parameters = "account_data_of_rooms", {"room_ids": whole}
-            cursor = await connection.execute(
-                SQL[query], {"user_id": user.user_id, "now": list(plan.now), **parameters}
-            )
-            found = [
-                AccountData(shard, position, room_id, kind, content.encode())
-                for shard, position, room_id, kind, content in await cursor.fetchall()
-            ]
-            return views, [*account_data, *found] if known else found, invites
-
-        return await read(self._pool, from_tables)

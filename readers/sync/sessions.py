@@ -46,6 +46,10 @@ class Session:
         self._pending = {}
         self._token = ""
 
+    def again(self) -> None:
+        """The response under way is made anew: it has told nothing yet."""
+        self._pending = {}
+
     def unknown(self, nid: int, users: Iterable[str]) -> set[str]:
         """Those of some users whose member events this device has not been told in a room."""
         known = self._known.get(nid)

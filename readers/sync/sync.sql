@@ -177,7 +177,7 @@ cross join lateral (
     where s.room = r.room and s.line = 0 and s.type = 'm.room.member' and s.state_key <> %(user_id)s and s.entry is not null
       and s.valid_from <= r.at and s.valid_to > r.at
     order by s.membership in ('j', 'i') desc, s.valid_from
-    limit 5
+    limit %(most)s
 ) m
 order by r.i, m.present desc, m.valid_from
 

@@ -22,6 +22,7 @@ from matrix.visibility import history_visibility_of, is_visible, user_may_see
 from readers.rendering import MEMBERSHIPS
 from readers.sync.events import Events
 from readers.sync.feed import SQL
+from readers.sync.members import HEROES
 from readers.sync.outputs import Output
 from readers.sync.request import Shape
 from readers.sync.rooms import Receipt, Rooms
@@ -235,7 +236,7 @@ class Tables:
             asked[i - 1].joined, asked[i - 1].invited = joined, invited
         for view in asked:
             view.heroes = []
-        for i, user_id in await self._query("heroes", rooms=rooms, at=at, user_id=self._user.user_id):
+        for i, user_id in await self._query("heroes", rooms=rooms, at=at, user_id=self._user.user_id, most=HEROES):
             heroes = asked[i - 1].heroes
             assert heroes is not None
             heroes.append(user_id)

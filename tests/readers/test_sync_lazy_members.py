@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,69 @@ async def test_a_room_joined_lately_comes_with_the_own_member_event(here: World)
     await client.settle()
     assert ("m.room.member", BOB) in client.rooms[room].state
     assert ("m.room.name", "") in client.rooms[room].state
+
+
+async def test_many_waiting_devices_are_told_a_new_speaker_with_one_look_at_the_tables(here: World) -> None:
+    room = await here.room(ALICE, name="Garden")
+    everybody = [user(f"u{n}") for n in range(8)]
+    await here.join(room, BOB, *everybody)
+    await here.say(room, ALICE, "1")
+    clients = [Client(here.sync, BOB, f"D{n}", filter=lazy(1)) for n in range(20)]
+    for client in clients:
+        await client.settle()
+    asked: list[str] = []
+    fetch = here.sync.current.events.fetch
+
+    async def counting(*arguments: Any) -> Any:
+        asked.append("fetch")
+        return await fetch(*arguments)
+
+    here.sync.current.events.fetch = counting  # type: ignore[method-assign]
+    waiting = [asyncio.create_task(client.sync(20)) for client in clients]
+    await asyncio.sleep(0.1)
+    await here.say(room, everybody[-1], "2")
+    await asyncio.wait_for(asyncio.gather(*waiting), 10)
+    assert [members(client, room) for client in clients] == [{everybody[-1]}] * 20
+    assert len(asked) == 1
+
+
+async def test_a_changed_profile_is_told_as_it_was_before_the_timeline(here: World) -> None:
+    room = await here.room(ALICE, name="Garden")
+    await here.join(room, BOB, CAROL, *[user(f"u{n}") for n in range(8)])
+    await here.say(room, ALICE, "1")
+    client = Client(here.sync, BOB, filter=lazy(5))
+    await client.settle()
+    speaker = user("u7")
+    old = (await here.member(room, speaker, speaker, "join", displayname="old")).event_id
+    await client.settle()
+    fresh = Client(here.sync, BOB, "OTHER", filter=lazy(5), since=client.since)
+    await here.say(room, speaker, "2")
+    new = (await here.member(room, speaker, speaker, "join", displayname="new")).event_id
+    await here.say(room, speaker, "3")
+    await caught_up(here.sync)
+    await fresh.sync()
+    (told,) = [event for event in fresh.room(room)["state"]["events"] if event["type"] == "m.room.member"]
+    assert told["event_id"] == old
+    assert fresh.rooms[room].state["m.room.member", speaker] == new
+
+
+async def test_heroes_are_told_anew_when_they_change_and_not_otherwise(here: World) -> None:
+    room = await here.room(ALICE)
+    crowd = [user(f"u{n}") for n in range(8)]
+    await here.join(room, BOB, *crowd)
+    client = Client(here.sync, BOB)
+    await client.settle()
+    await here.leave(room, crowd[7])
+    await client.sync(5)
+    assert client.rooms[room].summary["m.heroes"] == [ALICE, *crowd[:4]]
+    await here.join(room, crowd[7])
+    await client.sync(5)
+    assert client.room(room)["summary"]["m.joined_member_count"] == 10
+    assert "m.heroes" not in client.room(room)["summary"]
+    await here.leave(room, crowd[0])
+    await client.sync(5)
+    assert client.room(room)["summary"] == {
+        "m.heroes": [ALICE, *crowd[1:5]],
+        "m.joined_member_count": 9,
+        "m.invited_member_count": 0,
+    }

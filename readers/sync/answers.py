@@ -1,0 +1,154 @@
+"""One response to one request: planned, read where the caches do not reach, and put together.
+
+Invariant: a plan is made without waiting, so all of it is as of the same positions, and the token that goes out names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import lt
+from typing import Any, Final
+
+from psycopg import AsyncConnection
+
+from eventlog.pools import Pool
+from readers.sync import response
+from readers.sync.account_data import render_account_data
+from readers.sync.current import Current
+from readers.sync.feed import SQL
+from readers.sync.incremental import Plan, plan_incremental, plan_initial
+from readers.sync.invites import render_invites
+from readers.sync.members import load
+from readers.sync.position import Place
+from readers.sync.reading import read
+from readers.sync.request import Shape, SyncRequest
+from readers.sync.sections import Renderer
+from readers.sync.sessions import Session
+from readers.sync.tables import RoomView, Tables
+from readers.sync.users import AccountData, Change, User
+
+MOST_LOADS: Final = 2
+"""Rooms whose members are brought at hand one by one; where more are lacking, all are read from the tables at once."""
+
+Positions = tuple[int, ...]
+Invites = tuple[list[bytes], list[bytes]]
+
+
+class Answers:
+    """Makes responses as of the applied positions; `token` gives their token."""
+
+    def __init__(self, current: Current, pool: Pool, token: Callable[[], str]) -> None:
+        self._current = current
+        self._pool = pool
+        self._token = token
+
+    async def answer(
+        self, user: User, session: Session, request: SyncRequest, place: Place
+    ) -> tuple[Positions, bytes | None]:
+        """The response if there is something to say, and as of which positions."""
+        shape, since = request.shape, place.positions
+        # What the caches know of the user's own memberships and account data reaches back to the token.
+        known = since is not None and not any(map(lt, since, user.floors))
+        full = since is None or place.anew or request.full_state
+        plan, token = await self._plan(user, session, request, place, known, full)
+        account_data = [a for a in user.account_data if since is not None and a.position > since[a.shard]]
+        uncounted = self._uncounted(user, plan)
+        views: list[RoomView] = []
+        invites: Invites = ([], [])
+        if not known or plan.asks or plan.invites or uncounted:
+            views, account_data, invites = await self._read(
+                user, session, shape, plan, since, known, account_data, uncounted
+            )
+        for recent in plan.recent:
+            if recent.told:
+                session.told(recent.nid, recent.told)
+        sections = Renderer(user, request.device_id, shape).render(plan, views, account_data, full)
+        told = render_account_data(user.user_id, account_data, shape.filter.account_data, whole=since is None)
+        if not full and not (sections.join or sections.leave or told or invites[0] or invites[1]):
+            return plan.now, None
+        session.answer(token)
+        return plan.now, response.whole(
+            token, join=sections.join, leave=sections.leave, invite=invites[0], knock=invites[1], account_data=told
+        )
+
+    async def _plan(
+        self, user: User, session: Session, request: SyncRequest, place: Place, known: bool, full: bool
+    ) -> tuple[Plan, str]:
+        current, since = self._current, place.positions
+        older: list[Change] = []
+        after = since
+        if since is not None and not known:
+            after = tuple(current.positions)
+            older = await self._read_changes(user, since, after)
+        may_load = True
+        while True:
+            session.again()
+            now, token = tuple(current.positions), self._token()
+            changes = older if after is None else older + [c for c in user.changes if c.position > after[c.shard]]
+            if full or since is None:
+                return plan_initial(current, user, request.shape, now, since, changes, timelines_anew=place.anew), token
+            plan = plan_incremental(current, user, session, request.shape, now, since, changes, may_load=may_load)
+            if not plan.lacking:
+                return plan, token
+            may_load = False
+            if len(plan.lacking) <= MOST_LOADS:
+                for lacking in plan.lacking:
+                    await load(self._pool, current.events, lacking, now[lacking.shard])
+
+    async def _read_changes(self, user: User, since: Positions, now: Positions) -> list[Change]:
+        parameters = {"user_id": user.user_id, "since": list(since), "now": list(now)}
+
+        async def changes(connection: AsyncConnection) -> list[Change]:
+            return [
+                Change(*row)
+                for row in await (await connection.execute(SQL["membership_changes"], parameters)).fetchall()
+            ]
+
+        return await read(self._pool, changes)
+
+    def _uncounted(self, user: User, plan: Plan) -> dict[int, tuple[int, int]]:
+        """The rooms of a plan whose unread counts take asking the tables, as `Unread.count` takes them."""
+        found: dict[int, tuple[int, int]] = {}
+        rooms = [recent.nid for recent in plan.recent] + [ask.nid for ask in plan.asks if not ask.left]
+        for nid in rooms:
+            stay = user.rooms[nid]
+            if not self._current.unread.ready(user, nid, stay.shard, self._current.positions[stay.shard]):
+                found[nid] = (plan.now[stay.shard], stay.joined_at or 0)
+        return found
+
+    async def _read(
+        self,
+        user: User,
+        session: Session,
+        shape: Shape,
+        plan: Plan,
+        since: Positions | None,
+        known: bool,
+        account_data: list[AccountData],
+        uncounted: dict[int, tuple[int, int]],
+    ) -> tuple[list[RoomView], list[AccountData], Invites]:
+        async def from_tables(
+            connection: AsyncConnection,
+        ) -> tuple[list[RoomView], list[AccountData], Invites]:
+            current = self._current
+            tables = Tables(connection, current.rooms, current.events, user, session, shape)
+            views = await tables.read(plan.asks)
+            invites = await render_invites(connection, current.events, user, plan.invites, plan.now)
+            await current.unread.count(connection, user, uncounted)
+            whole = [ask.room_id for ask in plan.asks if ask.known is None]
+            if known and not whole:
+                return views, account_data, invites
+            query = "account_data"
+            parameters: dict[str, Any] = {"since": None if since is None else list(since)}
+            if known:
+                query, parameters = "account_data_of_rooms", {"room_ids": whole}
+            cursor = await connection.execute(
+                SQL[query], {"user_id": user.user_id, "now": list(plan.now), **parameters}
+            )
+            found = [
+                AccountData(shard, position, room_id, kind, content.encode())
+                for shard, position, room_id, kind, content in await cursor.fetchall()
+            ]
+            return views, [*account_data, *found] if known else found, invites
+
+        return await read(self._pool, from_tables)
