@@ -6,9 +6,11 @@ while people of `people` talk.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -88,6 +90,16 @@ class WholeServer(Installation):
                 return status
             assert time.monotonic() < end, f"no rest after {seconds:.0f} s: {restless}\n{self.logs()}"
             time.sleep(0.3)
+
+
+@contextlib.asynccontextmanager
+async def running(server: WholeServer) -> AsyncIterator[WholeServer]:
+    """A server from start to stop, for who serves it something from the same event loop (a proxy)."""
+    await asyncio.to_thread(server.__enter__)
+    try:
+        yield server
+    finally:
+        await asyncio.to_thread(server.__exit__, None, None, None)
 
 
 def unrest(status: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ Invariant: `acknowledged` holds exactly what a 200 said, no more; every message 
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import itertools
 import random
@@ -110,3 +111,28 @@ class Load:
         with contextlib.suppress(Refused):
             await person.leave(room_id)
         await person.join(room_id)
+
+
+def compare(load: Load, observers: list[Person]) -> None:
+    """Everything acknowledged is in every observer's timeline, once, with its text, and all have one order."""
+    for room_id in load.rooms:
+        orders = [person.event_ids(room_id) for person in observers]
+        for person, order in zip(observers, orders, strict=True):
+            twice = [event_id for event_id, n in collections.Counter(order).items() if n > 1]
+            assert not twice, f"{person.name} saw {len(twice)} events twice, {twice[:3]}"
+            lost = load.acknowledged[room_id].keys() - set(order)
+            assert not lost, f"{person.name} did not see {len(lost)} acknowledged events, {list(lost)[:3]}"
+            texts = {e["event_id"]: e["content"].get("body", "") for e in person.timelines[room_id]}
+            wrong = [e for e, text in load.acknowledged[room_id].items() if texts[e] != text]
+            assert not wrong, f"{person.name} saw other words in {wrong[:3]}"
+            bodies = collections.Counter(text for text in texts.values() if " says " in text)
+            repeated = [text for text, n in bodies.items() if n > 1]
+            assert not repeated, f"{person.name} saw the same message in several events: {repeated[:3]}"
+        # They joined one after the other: what all of them can have seen live begins with the last one's join.
+        last = observers[-1].user_id
+        shared = []
+        for person, order in zip(observers, orders, strict=True):
+            joins = [e["event_id"] for e in person.timelines[room_id] if e.get("state_key") == last]
+            shared.append(order[order.index(joins[0]) :])
+        for person, order in zip(observers[1:], shared[1:], strict=True):
+            assert order == shared[0], f"{person.name} saw another order than {observers[0].name}"

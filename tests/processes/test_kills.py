@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from load import Load
+from load import Load, compare
 from people import Person, segment
 from projections import differences
 from whole_server import WholeServer
@@ -48,7 +48,7 @@ async def test_killing_any_one_process_under_load_loses_nothing(
                     *(p.until_seen(r, e) for p in (patient, restless) for r, e in zip(load.rooms, last, strict=True))
                 )
                 await late.sync()
-                _compare(load, [patient, restless, late])
+                compare(load, [patient, restless, late])
                 await _values(load)
             finally:
                 await load.close()
@@ -88,30 +88,6 @@ async def _kill(
         except TimeoutError:
             raise AssertionError(f"no recovery from the death of {name}:\n{server.logs()}") from None
     return killed, seconds
-
-
-def _compare(load: Load, observers: list[Person]) -> None:
-    for room_id in load.rooms:
-        orders = [person.event_ids(room_id) for person in observers]
-        for person, order in zip(observers, orders, strict=True):
-            twice = [event_id for event_id, n in collections.Counter(order).items() if n > 1]
-            assert not twice, f"{person.name} saw {len(twice)} events twice, {twice[:3]}"
-            lost = load.acknowledged[room_id].keys() - set(order)
-            assert not lost, f"{person.name} did not see {len(lost)} acknowledged events, {list(lost)[:3]}"
-            texts = {e["event_id"]: e["content"].get("body", "") for e in person.timelines[room_id]}
-            wrong = [e for e, text in load.acknowledged[room_id].items() if texts[e] != text]
-            assert not wrong, f"{person.name} saw other words in {wrong[:3]}"
-            bodies = collections.Counter(text for text in texts.values() if " says " in text)
-            repeated = [text for text, n in bodies.items() if n > 1]
-            assert not repeated, f"{person.name} saw the same message in several events: {repeated[:3]}"
-        # They joined one after the other: what all of them can have seen live begins with the last one's join.
-        last = observers[-1].user_id
-        shared = []
-        for person, order in zip(observers, orders, strict=True):
-            joins = [e["event_id"] for e in person.timelines[room_id] if e.get("state_key") == last]
-            shared.append(order[order.index(joins[0]) :])
-        for person, order in zip(observers[1:], shared[1:], strict=True):
-            assert order == shared[0], f"{person.name} saw another order than {observers[0].name}"
 
 
 async def _values(load: Load) -> None:

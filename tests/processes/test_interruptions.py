@@ -1,0 +1,242 @@
+"""Slots that vanish, transactions of other people, connections that break, WAL that is taken away: nothing is lost by any."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from clusters import Cluster
+from load import Load, compare
+from people import Person
+from projections import differences
+from proxy import Proxy
+from whole_server import WholeServer, running
+
+pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(600)]
+
+HOLD_SECONDS = float(os.environ.get("WALDEN_HOLD_SECONDS", "4"))
+"""How long other people's transactions stay open; a minute when it is tried by hand."""
+RECOVERY_SECONDS = 60.0
+SMALL = {"max_connections": "60", "max_replication_slots": "40", "max_wal_senders": "40"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeServer]:
+    """A server on the embedded database, for tests that leave it as it was."""
+    with WholeServer(tmp_path_factory.mktemp("whole") / "d") as one:
+        yield one
+
+
+@contextlib.asynccontextmanager
+async def conversation(server: WholeServer) -> AsyncIterator[Load]:
+    """Three people talk in two rooms while the block runs; afterwards one who listened has everything, in order."""
+    load = await Load.prepare(server.url, 3, 2, random.Random(4))
+    try:
+        async with Person(server.url) as observer, Person(server.url) as late:
+            for person in (observer, late):
+                await person.register()
+                for room_id in load.rooms:
+                    await person.join(room_id)
+            observer.listen()
+            load.begin()
+            await load.recovered(time.monotonic(), RECOVERY_SECONDS)
+            yield load
+            await load.end()
+            last = [await load.senders[0].send(room_id, "the last") for room_id in load.rooms]
+            for room_id, event_id in zip(load.rooms, last, strict=True):
+                await observer.until_seen(room_id, event_id)
+            await late.sync()
+            compare(load, [observer, late])
+        await asyncio.to_thread(server.rest)
+        assert await asyncio.to_thread(differences, server.settings.dsn()) == {}
+    finally:
+        await load.close()
+
+
+def drop_slot(dsn: str, part: str, seconds: float = 20.0) -> str:
+    """Drop the durable slot with this part in its name, from under whoever streams from it; its name."""
+    end = time.monotonic() + seconds
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        while time.monotonic() < end:
+            row = connection.execute(
+                "select slot_name, active_pid from pg_replication_slots "
+                "where database = current_database() and not temporary and strpos(slot_name, %s) > 0",
+                [part],
+            ).fetchone()
+            if row is None:
+                continue
+            # Whoever streamed is back in milliseconds: once in a while the drop comes first.
+            with contextlib.suppress(psycopg.errors.ObjectInUse):
+                connection.execute("select pg_terminate_backend(%s)", [row[1]])
+                connection.execute("select pg_drop_replication_slot(%s)", [row[0]])
+                return str(row[0])
+    raise AssertionError(f"the slot {part} could not be dropped")
+
+
+def durable_slots(dsn: str) -> set[str]:
+    """Durable slots that are finished: one that waits for a transaction to end is listed too, but confirms nothing."""
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute(
+            "select slot_name from pg_replication_slots where not temporary and confirmed_flush_lsn is not null"
+        ).fetchall()
+    return {str(row[0]) for row in rows}
+
+
+def until_there(dsn: str, names: set[str]) -> None:
+    """Wait until these durable slots exist."""
+    end = time.monotonic() + RECOVERY_SECONDS
+    while names - durable_slots(dsn):
+        assert time.monotonic() < end, names - durable_slots(dsn)
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def open_write_transaction(dsn: str) -> Iterator[None]:
+    """Somebody in another database of the cluster who has written and does not commit."""
+    with psycopg.connect(dsn) as other:
+        other.execute("create table if not exists of_somebody_else (n integer)")
+        other.commit()
+        other.execute("insert into of_somebody_else values (1)")
+        yield
+        other.rollback()
+
+
+@pytest.mark.parametrize("part", ["_roomserver_", "_outputs"])
+async def test_a_durable_slot_dropped_while_running_is_made_again_and_nothing_is_lost(
+    server: WholeServer, part: str
+) -> None:
+    dsn = server.settings.dsn()
+    before = durable_slots(dsn)
+    async with conversation(server) as load:
+        dropped = await asyncio.to_thread(drop_slot, dsn, part)
+        await load.recovered(time.monotonic(), RECOVERY_SECONDS)
+        await asyncio.to_thread(until_there, dsn, {dropped})
+    assert durable_slots(dsn) == before
+
+
+async def test_a_sync_process_that_loses_its_copy_of_the_slot_goes_on_without_a_gap(server: WholeServer) -> None:
+    async with conversation(server) as load:
+        for _ in range(3):
+            rows = server.rows(
+                "select pg_terminate_backend(active_pid) from pg_replication_slots "
+                "where temporary and strpos(slot_name, '_sync_') > 0"
+            )
+            assert rows
+            await load.recovered(time.monotonic(), RECOVERY_SECONDS)
+            await asyncio.sleep(1)
+
+
+async def test_a_database_that_restarts_in_order_is_waited_for(server: WholeServer) -> None:
+    async with conversation(server) as load:
+        psutil.Process(server.pids()["postgres"]).send_signal(signal.SIGINT)
+        await load.recovered(time.monotonic(), RECOVERY_SECONDS)
+
+
+async def test_a_write_transaction_of_somebody_else_delays_the_start_and_no_more(tmp_path: Path) -> None:
+    with Cluster(18, SMALL) as cluster:
+        cluster.execute("create database walden")
+        server = WholeServer(tmp_path / "d", WALDEN_DATABASE_DSN=cluster.dsn("walden"))
+        with open_write_transaction(cluster.dsn()):
+            starting = asyncio.create_task(asyncio.to_thread(server.start))
+            await asyncio.sleep(HOLD_SECONDS)
+            assert not starting.done()
+        await starting
+        try:
+            async with conversation(server):
+                await asyncio.sleep(0.5)
+            # With its slots in place a server starts at once, whoever holds what open.
+            server.stop()
+            with open_write_transaction(cluster.dsn()):
+                await asyncio.to_thread(server.start)
+                async with conversation(server):
+                    await asyncio.sleep(0.5)
+        finally:
+            await asyncio.to_thread(server.__exit__, None, None, None)
+
+
+async def test_slots_dropped_while_somebody_holds_a_transaction_open_hold_up_nobody(tmp_path: Path) -> None:
+    with Cluster(18, SMALL) as cluster:
+        cluster.execute("create database walden")
+        async with running(WholeServer(tmp_path / "d", WALDEN_DATABASE_DSN=cluster.dsn("walden"))) as server:
+            before = durable_slots(cluster.dsn())
+            async with conversation(server) as load:
+                with open_write_transaction(cluster.dsn()):
+                    for part in ("_roomserver_", "_outputs"):
+                        await asyncio.to_thread(drop_slot, cluster.dsn("walden"), part)
+                    end = time.monotonic() + HOLD_SECONDS
+                    while time.monotonic() < end:
+                        await load.recovered(time.monotonic(), RECOVERY_SECONDS)
+                    assert durable_slots(cluster.dsn()) == set()
+                await load.recovered(time.monotonic(), RECOVERY_SECONDS)
+                await asyncio.to_thread(until_there, cluster.dsn(), before)
+
+
+async def test_connections_that_break_or_go_silent_cost_a_pause_and_no_event(tmp_path: Path) -> None:
+    with Cluster(18, SMALL) as cluster:
+        cluster.execute("create database walden")
+        async with Proxy(cluster.socket_path) as proxy:
+            dsn = cluster.dsn("walden", host="127.0.0.1", port=str(proxy.port))
+            async with (
+                running(WholeServer(tmp_path / "d", WALDEN_DATABASE_DSN=dsn)) as server,
+                conversation(server) as load,
+            ):
+                for _ in range(3):
+                    proxy.blink()
+                    await load.recovered(time.monotonic(), RECOVERY_SECONDS)
+                proxy.cut()
+                await asyncio.sleep(3)
+                proxy.mend()
+                await load.recovered(time.monotonic(), RECOVERY_SECONDS)
+                proxy.stall()
+                await asyncio.sleep(5)
+                proxy.mend()
+                await load.recovered(time.monotonic(), RECOVERY_SECONDS)
+                # Silent, then broken: what was on its way is in nobody's hands.
+                proxy.stall()
+                await asyncio.sleep(1)
+                proxy.blink()
+                await load.recovered(time.monotonic(), RECOVERY_SECONDS)
+
+
+async def test_slots_that_the_server_took_away_for_their_wal_are_made_again_and_nothing_is_lost(tmp_path: Path) -> None:
+    conf = {**SMALL, "max_slot_wal_keep_size": "32MB", "max_wal_size": "64MB"}
+    with Cluster(18, conf) as cluster:
+        cluster.execute("create database walden")
+        async with running(WholeServer(tmp_path / "d", WALDEN_DATABASE_DSN=cluster.dsn("walden"))) as server:
+            before = durable_slots(cluster.dsn())
+            async with conversation(server) as load:
+                # Consumers that hang, and somebody who writes a lot.
+                hanging = [psutil.Process(server.pids()["roomserver-0"])]
+                hanging += psutil.Process(server.pids()["api"]).children()
+                for process in hanging:
+                    process.suspend()
+                try:
+                    lost = await asyncio.to_thread(_use_up_the_allowance, cluster)
+                finally:
+                    for process in hanging:
+                        process.resume()
+                assert any("_roomserver_" in name for name in lost)
+                assert any("_outputs" in name for name in lost)
+                await load.recovered(time.monotonic(), RECOVERY_SECONDS)
+            assert durable_slots(cluster.dsn()) == before
+
+
+def _use_up_the_allowance(cluster: Cluster) -> set[str]:
+    """Write WAL until the slots are lost; their names."""
+    end = time.monotonic() + 60
+    while True:
+        for _ in range(4):
+            cluster.execute("select pg_logical_emit_message(true, 'noise', 'x'), pg_switch_wal()")
+        cluster.execute("checkpoint")
+        rows = cluster.execute("select slot_name, wal_status from pg_replication_slots where not temporary")
+        lost = {str(name) for name, status in rows if status == "lost"}
+        if len(lost) == 2:
+            return lost
+        assert time.monotonic() < end, rows
