@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 class Process:
     """What one API process has open. Made in the worker, opened on its event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, passwords: Passwords) -> None:
         self.settings = settings
         self.routes = Routes()
         self.pool: Pool = make_pool(settings, "writer", name="api")
@@ -54,7 +54,7 @@ class Process:
             shards=settings.log.shards,
             timeout=settings.log.verdict_timeout,
         )
-        self.passwords = Passwords()
+        self.passwords = passwords
         self.sync = SyncService(settings, self.head, self.reader_pool)
         self._stack = AsyncExitStack()
         self._presence: asyncio.Task[None] | None = None
@@ -110,9 +110,9 @@ READERS: tuple[Callable[[Process], None], ...] = (_sync, _rooms)
 """What adds the endpoints of the readers that answer in this process."""
 
 
-def compose(settings: Settings) -> tuple[Process, Gate]:
+def compose(settings: Settings, passwords: Passwords | None = None) -> tuple[Process, Gate]:
     """A process's services and the ASGI application that answers with them. Raises ConfigurationError."""
-    process = Process(settings)
+    process = Process(settings, passwords or Passwords())
     gate = build_app(
         process.routes,
         process.sessions,

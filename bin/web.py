@@ -7,7 +7,9 @@ everywhere else `req.context.session` is there before its responder runs. Resour
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 from urllib.parse import quote, unquote
@@ -38,6 +40,9 @@ CORS = {
 }
 _CORS_ASGI = [(name.encode(), value.encode()) for name, value in CORS.items()]
 _METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
+_FIELD = re.compile(r"\{(\w+)\}")
+# Path fields that are text of the client's own; the others are identifiers, and none of those can contain U+0000.
+_ANY_TEXT = frozenset(("event_type", "state_key", "txn_id", "data_type", "tag"))
 _NOBODY: frozenset[str] = frozenset()
 _UNSET: Any = object()
 
@@ -103,7 +108,7 @@ class Gatekeeper:
         """Once the resource is known, before its responder."""
         for name, value in params.items():
             if "%" in value:
-                params[name] = _decode(value)
+                params[name] = _decode(name, value)
         if req.method not in resource.protected_methods:
             return
         token = access_token(req)
@@ -112,11 +117,14 @@ class Gatekeeper:
         req.context.session = session
 
 
-def _decode(segment: str) -> str:
+def _decode(name: str, segment: str) -> str:
     try:
-        return unquote(segment, errors="strict")
+        value = unquote(segment, errors="strict")
     except UnicodeDecodeError:
         raise invalid_param("The path is not UTF-8.") from None
+    if "\0" in value and name not in _ANY_TEXT:
+        raise invalid_param("An identifier cannot contain the character U+0000.")
+    return value
 
 
 def access_token(req: falcon.asgi.Request) -> str:
@@ -149,13 +157,20 @@ class Routes:
         self._routes: dict[str, dict[str, tuple[object, str]]] = {}
 
     def add_route(self, template: str, resource: object, *, suffix: str | None = None) -> None:
-        """Takes every `on_get`, `on_post_suffix`… the resource has. ValueError when a path has the method already."""
+        """Takes every `on_get`, `on_post_suffix`… the resource has.
+
+        ValueError when a path has the method already, or a responder does not take the path's fields.
+        """
         ending = f"_{suffix}" if suffix else ""
         found = [method for method in _METHODS if hasattr(resource, f"on_{method.lower()}{ending}")]
         if not found:
             raise ValueError(f"{resource!r} has no responder for {template} with suffix {suffix!r}")
         methods = self._routes.setdefault(template, {})
+        fields = _FIELD.findall(template)
         for method in found:
+            taken = inspect.signature(getattr(resource, f"on_{method.lower()}{ending}")).parameters
+            if not set(fields) <= taken.keys():
+                raise ValueError(f"{resource!r} cannot answer {method} {template}: its responder takes {list(taken)}")
             if method in methods:
                 raise ValueError(f"{method} {template} is answered by {methods[method][0]!r} already")
             methods[method] = (resource, f"on_{method.lower()}{ending}")

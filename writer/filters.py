@@ -29,7 +29,7 @@ class Filters:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def on_post(self, req: Request, resp: Response, user_id: str) -> None:
+    async def on_post_new(self, req: Request, resp: Response, user_id: str) -> None:
         """Keeps a filter and names it."""
         body = await read_body(req)
         check_own(session_of(req), user_id)
@@ -48,11 +48,9 @@ class Filters:
     async def on_get(self, req: Request, resp: Response, user_id: str, filter_id: str) -> None:
         """The definition of a filter."""
         check_own(session_of(req), user_id)
-        row = None
-        if "\0" not in filter_id:
-            async with self._pool.connection() as connection:
-                cursor = await connection.execute(SQL["filter"], {"user_id": user_id, "filter_id": filter_id})
-                row = await cursor.fetchone()
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(SQL["filter"], {"user_id": user_id, "filter_id": filter_id})
+            row = await cursor.fetchone()
         if row is None:
             raise not_found("There is no such filter.")
         resp.data = row[0].encode()

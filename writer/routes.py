@@ -94,7 +94,7 @@ def _add_accounts(app: Routes, services: Services) -> None:
     app.add_route(V3 + "/user/{user_id}/rooms/{room_id}/tags/{tag}", tags)
 
     filters = Filters(pool)
-    app.add_route(V3 + "/user/{user_id}/filter", filters)
+    app.add_route(V3 + "/user/{user_id}/filter", filters, suffix="new")
     app.add_route(V3 + "/user/{user_id}/filter/{filter_id}", filters)
 
     push_rules = PushRules(data, claims)

@@ -16,6 +16,7 @@ import httpx
 from bin.api import Process, compose
 from eventlog.configuration import load_settings
 from eventlog.settings import Settings
+from writer.passwords import Passwords
 
 SERVER_NAME = "test.example"
 SEED = "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1"
@@ -168,7 +169,8 @@ class Api:
 @contextlib.asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[Api]:
     """The API, open until the block ends."""
-    process, gate = compose(settings)
+    # What argon2 costs is not what these tests are about.
+    process, gate = compose(settings, Passwords(memory_kib=64, passes=1))
     await process.open()
     try:
         transport = httpx.ASGITransport(app=gate, client=("198.51.100.7", 40000))

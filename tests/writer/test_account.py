@@ -122,7 +122,7 @@ async def test_devices_belong_to_their_user(api: Api) -> None:
         ("PUT", "devices/ONE", {"display_name": "x" * 300}, (400, "M_INVALID_PARAM")),
         ("PUT", "devices/none", {}, (404, "M_NOT_FOUND")),
         ("GET", "devices/none", None, (404, "M_NOT_FOUND")),
-        ("GET", "devices/%00", None, (404, "M_NOT_FOUND")),
+        ("GET", "devices/%00", None, (400, "M_INVALID_PARAM")),
         ("DELETE", "devices/ONE", [], (400, "M_BAD_JSON")),
         ("POST", "delete_devices", {}, (400, "M_MISSING_PARAM")),
         ("POST", "delete_devices", {"devices": "ONE"}, (400, "M_BAD_JSON")),

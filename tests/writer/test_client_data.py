@@ -84,7 +84,7 @@ async def test_a_filter_is_kept_and_equal_ones_have_one_id(api: Api) -> None:
     assert (await alice.post(path, {})).ok()["filter_id"] != filter_id
     assert (await alice.get(f"{path}/{filter_id}")).ok() == definition
     assert (await alice.get(f"{path}/none")).refusal == (404, "M_NOT_FOUND")
-    assert (await alice.get(f"{path}/%00")).refusal == (404, "M_NOT_FOUND")
+    assert (await alice.get(f"{path}/%00")).refusal == (400, "M_INVALID_PARAM")
     assert (await bob.get(f"{path}/{filter_id}")).refusal == (403, "M_FORBIDDEN")
     assert (await bob.post(path, {})).refusal == (403, "M_FORBIDDEN")
 

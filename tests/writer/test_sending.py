@@ -181,7 +181,7 @@ async def test_what_cannot_be_redacted_is_refused(api: Api) -> None:
     room_id, other = await alice.create_room(preset="public_chat"), await alice.create_room()
     event_id, elsewhere = await alice.send(room_id), await alice.send(other)
     path = f"rooms/{room_id}/redact"
-    for missing in (elsewhere, "$nothing", "nothing", part("$nul\0")):
+    for missing in (elsewhere, "$nothing", "nothing"):
         assert (await alice.put(f"{path}/{missing}/1", {})).refusal == (404, "M_NOT_FOUND")
     assert (await bob.put(f"{path}/{event_id}/1", {})).refusal == (403, "M_FORBIDDEN")
     assert (await alice.put(f"{path}/{event_id}/1", {"reason": 5})).refusal == (400, "M_BAD_JSON")
