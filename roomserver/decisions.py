@@ -168,10 +168,12 @@ class Decisions:
             position=position,
         )
         effects.finished.append(entry.id)
-        await self._commit(effects, None)
-        if entry.local and entry.seq is not None and entry.room_id is not None:
-            await self.live().execute("select roomserver.break_chain_v1(%s, %s)", [entry.room_id, entry.seq])
-            self.rooms.forget(entry.room_id)
+        # At once: a chain that went on from an event in quarantine would never end.
+        async with self.live().transaction():
+            await self._commit(effects, None)
+            if entry.local and entry.seq is not None and entry.room_id is not None:
+                await self.live().execute("select roomserver.break_chain_v1(%s, %s)", [entry.room_id, entry.seq])
+                self.rooms.forget(entry.room_id)
 
     async def _judge(
         self, entries: Sequence[Entry], end_lsn: int | None, typing: Sequence[Message] = (), *, finish: bool = False

@@ -63,6 +63,16 @@ class Effects:
         else:
             earlier.update(row)
 
+    def pending(self, name: str, *key: Any) -> Json | None:
+        """What this batch does so far to a row that `put` was given."""
+        return self._last.get((name, *key))
+
+    def withdraw(self, name: str, *key: Any) -> None:
+        """Takes a row of `put` back, if there is one: something later in the batch undoes it."""
+        row = self._last.pop((name, *key), None)
+        if row is not None:
+            self.lists[name].remove(row)
+
     def output(
         self,
         position: int,

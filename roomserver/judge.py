@@ -210,6 +210,8 @@ def change_member(
         sender=standing.sender,
         **begun,
     )
+    # A commit writes memberships before it marks what is forgotten.
+    effects.withdraw("forgotten", user_id, room.nid)
     room.joined += (new == "j") - (before == "j")
     room.invited += (new == "i") - (before == "i")
     words: dict[str, Any] = {"members": [[user_id, new, before]]}

@@ -97,9 +97,15 @@ def _decide(item: Item, store: Store, effects: Effects) -> tuple[str, str | None
             position=position,
         )
     elif entry.type == "forget":
-        if room is None or store.standing.get((room.nid, entry.sender)) not in ("l", "b"):
+        if room is None or _membership(room.nid, entry.sender, store, effects) not in ("l", "b"):
             return "r", "The user has not left the room."
-        effects.add("forgotten", user_id=entry.sender, room=room.nid)
+        effects.put("forgotten", ("user_id", "room"), user_id=entry.sender, room=room.nid)
     else:
         return "r", f"Entries of type {entry.type} are not known."
     return "a", None
+
+
+def _membership(room: int, user_id: str, store: Store, effects: Effects) -> str | None:
+    """The user's membership as this batch leaves it."""
+    changed = effects.pending("memberships", user_id, room)
+    return store.standing.get((room, user_id)) if changed is None else changed["membership"]
