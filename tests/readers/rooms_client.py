@@ -1,24 +1,21 @@
-"""Clients of the room endpoints: the real resources over the real database, with the session named in a header."""
+"""Clients of the room endpoints: the real application over the real database, with tokens that say who asks."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote
+from typing import Any, cast
 
-import falcon.asgi
 import httpx
 import orjson
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
-from bin.web import Gate, Request, Response, Routes, _on_matrix_error
+from bin.web import Routes, build_app
 from eventlog.configuration import load_settings
 from eventlog.head import Head
-from eventlog.sessions import Session
-from matrix.errors import MatrixError
+from eventlog.sessions import Session, SessionCache
 from readers.rooms.routes import add_routes
 
 V1 = "/_matrix/client/v1"
@@ -26,13 +23,28 @@ V3 = "/_matrix/client/v3"
 
 
 class Sessions:
-    """Middleware: who asks is in a header, as `user id/device id`. Path parameters are decoded as in `bin.web.Gatekeeper`."""
+    """Every token is a session: `user id/device id`."""
 
-    async def process_resource(self, req: Any, _resp: Any, _resource: Any, params: dict[str, Any]) -> None:
-        for name, value in params.items():
-            params[name] = unquote(value, errors="strict")
-        user_id, _, device_id = req.get_header("x-session").partition("/")
-        req.context.session = Session(user_id, device_id, b"")
+    def cached(self, token: str) -> Session:
+        """The session of a token."""
+        user_id, _, device_id = token.partition("/")
+        return Session(user_id, device_id, b"")
+
+    def see(self, _session: Session, _address: str | None) -> None:
+        """Nobody asks when it was seen."""
+
+
+class Lifespan:
+    """Everything is open before the application is."""
+
+    async def open(self) -> None:
+        """Nothing is left to be opened."""
+
+    async def close(self) -> None:
+        """Nothing is closed here."""
+
+    def stop(self) -> None:
+        """Nothing waits."""
 
 
 class Client:
@@ -40,7 +52,7 @@ class Client:
 
     def __init__(self, http: httpx.AsyncClient, user_id: str, device_id: str = "PHONE") -> None:
         self._http = http
-        self._headers = {"x-session": f"{user_id}/{device_id}"}
+        self._headers = {"authorization": f"Bearer {user_id}/{device_id}"}
 
     async def ask(self, path: str, **parameters: Any) -> tuple[int, Any]:
         """Status and body of a GET. A parameter that is no string goes as JSON; a final underscore of its name is dropped."""
@@ -89,10 +101,6 @@ async def serving(dsn: str) -> AsyncIterator[Server]:
     async with pool, Head(dsn, want_verdicts=False) as head:
         routes = Routes()
         add_routes(routes, pool, head, load_settings({}, Path("walden.toml")))
-        app: Any = falcon.asgi.App(request_type=Request, response_type=Response, middleware=[Sessions()])
-        app.req_options.auto_parse_qs_csv = False
-        app.req_options.keep_blank_qs_values = True
-        app.add_error_handler(MatrixError, _on_matrix_error)
-        routes.install(app)
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(Gate(app)), base_url="http://test") as http:
+        app: Any = build_app(routes, cast(SessionCache, Sessions()), Lifespan(), max_body_bytes=65_536)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
             yield Server(http)

@@ -82,7 +82,7 @@ async def test_context_and_event_of_what_is_unknown_are_not_found(database: str)
         log.commit()
     async with serving(database) as server:
         alice = server.client(ALICE)
-        for event_id in ("$nothing", elsewhere.event_id, refused.event_id, "%00"):
+        for event_id in ("$nothing", elsewhere.event_id, refused.event_id):
             for endpoint in ("event", "context"):
                 assert await alice.refusal(path(room, f"{endpoint}/{event_id}")) == (404, "M_NOT_FOUND")
             assert await alice.refusal(path(room, f"relations/{event_id}", V1)) == (404, "M_NOT_FOUND")
