@@ -52,6 +52,9 @@ class Answers:
         full = since is None or place.anew or request.full_state
         plan, token = await self._plan(user, session, request, place, known, full)
         account_data = [a for a in user.account_data if since is not None and a.position > since[a.shard]]
+        await self._current.unread.bases.prepare(
+            self._pool, [recent.nid for recent in plan.recent if recent.timeline and recent.nid in user.unread]
+        )
         uncounted = self._uncounted(user, plan)
         views: list[RoomView] = []
         invites: Invites = ([], [])

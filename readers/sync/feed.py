@@ -19,12 +19,14 @@ import structlog
 
 from eventlog.faults import Failure, Retries
 from eventlog.head import Head
+from eventlog.metrics import Level
 from eventlog.pgoutput import Commit, DecodeError
 from eventlog.pools import Pool
 from eventlog.provision import OUTPUTS_PUBLICATION, outputs_slot
 from eventlog.queries import Queries
 from eventlog.replication import Subscriber
 from eventlog.slots import SlotName
+from readers.sync import metrics
 from readers.sync.outputs import EVENTS, OUTPUTS, WANTED, Entry, Output
 
 log = structlog.get_logger(__name__)
@@ -65,6 +67,10 @@ class Feed:
         self._busy = False
         self._moved = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._levels = (
+            Level(metrics.LAG, lambda: sum(self._head.positions) - sum(self.positions)),
+            Level(metrics.STREAMLESS, lambda: not self.streaming),
+        )
 
     async def __aenter__(self) -> Feed:
         self.positions = list(self._head.positions)
@@ -145,6 +151,7 @@ class Feed:
                     if now - since < STALL_SECONDS:
                         return 0.01
                     self._behind = True
+                    metrics.CATCH_UPS.count += 1
                     log.warning("sync stream is behind, reading the tables", shard=shard, position=position, head=head)
                 upto = min((p - 1 for p in ready if p > position), default=head)
                 run = await self._read(shard, position, min(upto, head))
@@ -165,6 +172,7 @@ class Feed:
             rows = await cursor.fetchall()
         run = [Output.of_row(row) for row in rows]
         self.from_tables += len(run)
+        metrics.FROM_TABLES.count += len(run)
         return run
 
     async def _complete(self, run: list[Output]) -> None:

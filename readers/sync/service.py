@@ -18,11 +18,12 @@ import structlog
 from psycopg import AsyncConnection
 
 from eventlog.head import Head
+from eventlog.metrics import Level
 from eventlog.pools import Pool, component_dsn
 from eventlog.settings import Settings
 from eventlog.tokens import SyncToken
 from matrix.errors import MatrixError, not_found
-from readers.sync import response
+from readers.sync import metrics, response
 from readers.sync.answers import Answers
 from readers.sync.current import IGNORED_USERS, Current
 from readers.sync.feed import SQL, Feed
@@ -62,6 +63,7 @@ class SyncService:
         self._waiting = 0
         self._ends: set[Callable[[], None]] = set()
         self._stopping = False
+        self._level = Level(metrics.HELD, lambda: self._waiting)
         self._token = ""
         self._empty = b""
         self.epochs: Epochs = {}
@@ -128,6 +130,7 @@ class SyncService:
                 nudged_at = monotonic()
                 checked, body = await self._answers.answer(user, session, request, place)
                 if body is not None:
+                    (metrics.INCREMENTAL if request.since else metrics.INITIAL).count += 1
                     return body
                 # What came while the tables were read has woken nobody: look again before waiting.
                 due = False
@@ -137,6 +140,7 @@ class SyncService:
             left = deadline - monotonic()
             if left <= 0 or ended or self._stopping or self._waiting >= MOST_WAITERS:
                 session.answer(self._token)
+                metrics.EMPTY.count += 1
                 return self._empty
             ended = await self._wait(user, left, gone)
 

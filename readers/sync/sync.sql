@@ -248,12 +248,12 @@ cross join lateral (
 ) o
 
 -- notification_basis --
--- What rules ask of rooms beside the event: how many are joined, who may notify all, and the user's own member event.
+-- What rules ask of rooms beside the event: how many are joined, and who may notify all.
 select r.i::int, h.joined, s.type, s.entry
 from unnest(%(rooms)s::bigint[]) with ordinality as r (room, i)
 join roomserver.heads h on h.room = r.room
 join roomserver.state s on s.room = r.room and s.line = 0 and s.valid_to = 9223372036854775807 and s.entry is not null
-    and (s.type, s.state_key) in (('m.room.create', ''), ('m.room.power_levels', ''), ('m.room.member', %(user_id)s))
+    and s.type in ('m.room.create', 'm.room.power_levels') and s.state_key = ''
 
 -- entries_of_events --
 -- Entries by event id.

@@ -15,13 +15,12 @@ from typing import Any, Final
 import orjson
 from psycopg import AsyncConnection
 
-from matrix.events import Event
-from matrix.power_levels import PowerLevels
 from matrix.push_evaluation import DEFAULT_EVALUATOR, Evaluator, compile_ruleset
 from matrix.push_rules import PushRuleset
+from readers.sync.bases import Bases
 from readers.sync.events import Events
 from readers.sync.feed import SQL
-from readers.sync.notifications import HOPS, MAIN, TYPES, Notifications, RoomBasis, may_notify, relation_of, thread_of
+from readers.sync.notifications import HOPS, MAIN, TYPES, Notifications, may_notify, relation_of, thread_of
 from readers.sync.outputs import Output
 from readers.sync.rooms import Room, Rooms
 from readers.sync.users import User
@@ -90,6 +89,7 @@ class Unread:
         self._rooms = rooms
         self._events = events
         self._notifications = Notifications()
+        self.bases = Bases(rooms, events)
 
     def ready(self, user: User, nid: int, shard: int, applied: int) -> bool:
         """Brings the user's counter of a room up to the applied position; False if that takes asking the tables."""
@@ -179,9 +179,9 @@ class Unread:
             rows = await (await connection.execute(SQL["unread_spans"], parameters)).fetchall()
             events = await self._events.fetch(connection, dict.fromkeys(row[1] for row in rows))
             unread += [(lacking[i - 1], events[entry]) for i, entry in rows if entry in events]
-        # Rules of a user's own may ask for their name in the room, also of events that are yet to come.
-        based = {nid for nid, _ in unread} if user.evaluator is DEFAULT_EVALUATOR else counters.keys()
-        bases = await self._read_bases(connection, user, list(based), counters)
+        if user.evaluator is not DEFAULT_EVALUATOR:
+            await self._read_names(connection, user, counters)
+        bases = await self.bases.read(list({nid for nid, _ in unread}), connection)
         contents = await self._read_parents(connection, [output for _, output in unread])
         for number, (nid, output) in enumerate(unread):
             if number % SLICE == SLICE - 1:
@@ -214,36 +214,20 @@ class Unread:
                     unread.append((nid, output))
         return unread, lacking
 
-    async def _read_bases(
-        self, connection: AsyncConnection, user: User, rooms: list[int], counters: dict[int, Counter]
-    ) -> dict[int, RoomBasis]:
-        if not rooms:
-            return {}
-        rows = await (
-            await connection.execute(SQL["notification_basis"], {"rooms": rooms, "user_id": user.user_id})
-        ).fetchall()
-        events = await self._events.fetch(connection, {row[3] for row in rows})
-        joined: dict[int, int] = {}
-        found: dict[int, dict[str, Event]] = {}
-        for i, count, kind, entry in rows:
-            nid = rooms[i - 1]
-            joined[nid] = count
-            version = self._events.versions.get(nid)
-            if entry in events and version is not None:
-                event = Event.from_pdu(orjson.loads(events[entry].json), version, events[entry].event_id)
-                found.setdefault(nid, {})[kind] = event
-        bases: dict[int, RoomBasis] = {}
-        for nid, state in found.items():
-            if "m.room.create" not in state:
-                continue
-            levels = PowerLevels(state["m.room.create"], state.get("m.room.power_levels"))
-            basis = bases[nid] = RoomBasis(state["m.room.create"].room_version, joined[nid], levels)
-            if (room := self._rooms.get(nid)) is not None:
-                room.basis = basis
-            if "m.room.member" in state:
-                name = state["m.room.member"].content.get("displayname")
-                counters[nid].display_name = name if isinstance(name, str) else None
-        return bases
+    async def _read_names(self, connection: AsyncConnection, user: User, counters: dict[int, Counter]) -> None:
+        """The user's display names in rooms, which rules of their own may ask for."""
+        rooms = list(counters)
+        parameters = {
+            "rooms": rooms,
+            "at": [counters[nid].position for nid in rooms],
+            "users": [user.user_id] * len(rooms),
+        }
+        rows = await (await connection.execute(SQL["members"], parameters)).fetchall()
+        events = await self._events.fetch(connection, [row[4] for row in rows])
+        for row in rows:
+            if row[4] in events:
+                name = orjson.loads(events[row[4]].json)["content"].get("displayname")
+                counters[rooms[row[0] - 1]].display_name = name if isinstance(name, str) else None
 
     async def _read_parents(self, connection: AsyncConnection, outputs: Iterable[Output]) -> dict[str, Any]:
         """Contents by event id of what the events relate to otherwise than by a thread, a few steps up."""
