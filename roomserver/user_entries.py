@@ -96,6 +96,8 @@ def _decide(item: Item, store: Store, effects: Effects) -> tuple[str, str | None
             published=bool(body["published"]),
             position=position,
         )
+    elif entry.type == "erase":
+        effects.put("erased", ("user_id",), user_id=entry.sender, position=position)
     elif entry.type == "forget":
         if room is None or _membership(room.nid, entry.sender, store, effects) not in ("l", "b"):
             return "r", "The user has not left the room."

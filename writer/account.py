@@ -99,9 +99,11 @@ class Account:
         """Ends the account for good, after leaving its rooms."""
         session, body = session_of(req), await read_body(req, optional=True)
         text(body, "id_server")
-        boolean(body, "erase")
+        erase = boolean(body, "erase")
         session_id = await self._authentication.require(req, body, "/account/deactivate")
         await leave_all_rooms(self._pool, self._log, session.user_id)
+        if erase:
+            await self._log.append_entry(type="erase", user_id=session.user_id, content={})
         async with self._pool.connection() as connection:
             await deactivate_account(connection, session.user_id)
         self._sessions.forget(session.user_id)

@@ -156,6 +156,13 @@ begin
         on conflict (room_id) do update set position = excluded.position;
     end if;
 
+    if batch ? 'erased' then
+        insert into roomserver.erased (user_id, shard, position)
+        select x.user_id, (batch ->> 'shard')::smallint, x.position
+        from jsonb_to_recordset(batch -> 'erased') as x (user_id text, position bigint)
+        on conflict (user_id) do nothing;
+    end if;
+
     if batch ? 'forgotten' then
         update roomserver.memberships m
         set forgotten = true

@@ -362,6 +362,16 @@ comment on table roomserver.directory is 'Rooms published in the room directory.
 comment on column roomserver.directory.room_id is 'Room id.';
 comment on column roomserver.directory.position is 'Output position of the publication.';
 
+create table roomserver.erased (
+    user_id text collate "C" primary key,
+    shard smallint not null,
+    position bigint not null
+);
+comment on table roomserver.erased is 'Users who asked to be forgotten: whoever was not in the room when they spoke gets their events redacted.';
+comment on column roomserver.erased.user_id is 'The user.';
+comment on column roomserver.erased.shard is 'Shard the position is of.';
+comment on column roomserver.erased.position is 'Output position of the request.';
+
 create table roomserver.redactions (
     target text collate "C" primary key,
     redaction text collate "C" not null,
@@ -885,6 +895,13 @@ begin
         from jsonb_to_recordset(batch -> 'directory') as x (room_id text, published boolean, position bigint)
         where x.published
         on conflict (room_id) do update set position = excluded.position;
+    end if;
+
+    if batch ? 'erased' then
+        insert into roomserver.erased (user_id, shard, position)
+        select x.user_id, (batch ->> 'shard')::smallint, x.position
+        from jsonb_to_recordset(batch -> 'erased') as x (user_id text, position bigint)
+        on conflict (user_id) do nothing;
     end if;
 
     if batch ? 'forgotten' then
