@@ -199,6 +199,48 @@ def doctor(as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("name")
+@click.option("--check", is_flag=True, help="Change nothing: show what differs, with exit code 1 if anything does.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts: differences, or rows mended by name.")
+def rebuild(name: str, check: bool, as_json: bool) -> None:
+    """Make the projection NAME, or `all`, again from the log, where it is not what the log says.
+
+    `walden rebuild list` names the projections: tables of the schema roomserver. Stop Walden first; with --check it may
+    run. All of the log is read. Can be broken off and begun again.
+    """
+    import asyncio
+    import dataclasses
+    import json
+
+    from bin.rebuilding import MOST_SHOWN, mend
+    from bin.rebuilding import check as compare
+    from bin.running import database_running
+    from roomserver.projections import PROJECTIONS
+
+    if name == "list":
+        click.echo("\n".join(PROJECTIONS))
+        return
+    if name != "all" and name not in PROJECTIONS:
+        fail(f"there is no projection {name}; there are {', '.join(PROJECTIONS)}, and `all`", USAGE)
+    names = list(PROJECTIONS) if name == "all" else [name]
+    with told():
+        found = settings()
+        with database_running(found):
+            if not check:
+                mended = asyncio.run(mend(found, names))
+                rows = "\n".join(f"{one}: {count} rows mended" for one, count in mended.items())
+                click.echo(json.dumps(mended, indent=2) if as_json else rows)
+                return
+            wrong = asyncio.run(compare(found, names))
+        if as_json:
+            click.echo(json.dumps([dataclasses.asdict(one) for one in wrong], indent=2))
+        else:
+            summary = f"{len(wrong)} differences (at most {MOST_SHOWN} of each projection are shown)"
+            click.echo("\n".join([*map(str, wrong), summary if wrong else "no differences"]))
+        sys.exit(bool(wrong))
+
+
+@main.command()
 def demo() -> None:
     """Hold a first conversation on the running server: two users, a room, messages, a sync, a SQL query."""
     from bin.demo import DemoError

@@ -1,0 +1,158 @@
+-- remove_rooms --
+-- Takes away rooms that the log does not know. A row that another table still names is refused.
+delete from roomserver.rooms t
+using json_populate_recordset(null::roomserver.rooms, %(rows)s::json) x
+where t.nid = x.nid
+
+-- put_rooms --
+-- Puts rooms as the log has them.
+insert into roomserver.rooms (nid, room_id, room_version, shard)
+select x.nid, x.room_id, x.room_version, x.shard
+from json_populate_recordset(null::roomserver.rooms, %(rows)s::json) x
+on conflict (nid) do update
+set room_id = excluded.room_id, room_version = excluded.room_version, shard = excluded.shard
+
+-- remove_state --
+-- Takes away state that never was.
+delete from roomserver.state t
+using json_populate_recordset(null::roomserver.state, %(rows)s::json) x
+where t.room = x.room and t.line = 0 and t.type = x.type and t.state_key = x.state_key and t.valid_from = x.valid_from
+
+-- put_state --
+-- Puts state as the log has it.
+insert into roomserver.state (room, line, type, state_key, valid_from, valid_to, entry, event_id, membership)
+select x.room, 0, x.type, x.state_key, x.valid_from, x.valid_to, x.entry, x.event_id, x.membership
+from json_populate_recordset(null::roomserver.state, %(rows)s::json) x
+on conflict (room, type, state_key, line, valid_from) do update
+set valid_to = excluded.valid_to, entry = excluded.entry, event_id = excluded.event_id, membership = excluded.membership
+
+-- remove_memberships --
+-- Takes away memberships that never were.
+delete from roomserver.memberships t
+using json_populate_recordset(null::roomserver.memberships, %(rows)s::json) x
+where t.user_id = x.user_id and t.room = x.room
+
+-- put_memberships --
+-- Puts memberships as the log has them.
+insert into roomserver.memberships (user_id, room, membership, position, entry, sender, joined_at, forgotten)
+select x.user_id, x.room, x.membership, x.position, x.entry, x.sender, x.joined_at, x.forgotten
+from json_populate_recordset(null::roomserver.memberships, %(rows)s::json) x
+on conflict (user_id, room) do update
+set membership = excluded.membership, position = excluded.position, entry = excluded.entry, sender = excluded.sender,
+    joined_at = excluded.joined_at, forgotten = excluded.forgotten
+
+-- remove_heads --
+-- Takes away heads of rooms without events.
+delete from roomserver.heads t
+using json_populate_recordset(null::roomserver.heads, %(rows)s::json) x
+where t.room = x.room
+
+-- put_heads --
+-- Puts heads as the log has them, and begins another chain: no local event may follow one built on a wrong head.
+insert into roomserver.heads as h
+    (room, extremities, depth, position, state_position, judged_seq, generation, joined, invited)
+select x.room, x.extremities, x.depth, x.position, x.state_position, x.judged_seq, coalesce(t.generation, 0) + 1, x.joined, x.invited
+from json_populate_recordset(null::roomserver.heads, %(rows)s::json) x
+join roomserver.rooms n on n.nid = x.room
+left join eventlog.tips t on t.room_id = n.room_id
+on conflict (room) do update
+set extremities = excluded.extremities, depth = excluded.depth, position = excluded.position,
+    state_position = excluded.state_position, judged_seq = excluded.judged_seq,
+    generation = greatest(h.generation + 1, excluded.generation), joined = excluded.joined, invited = excluded.invited
+
+-- remove_receipts --
+-- Takes away receipts that never were.
+delete from roomserver.receipts t
+using json_populate_recordset(null::roomserver.receipts, %(rows)s::json) x
+where t.room = x.room and t.user_id = x.user_id and t.receipt_type = x.receipt_type and t.thread_id = x.thread_id
+
+-- put_receipts --
+-- Puts receipts as the log has them.
+insert into roomserver.receipts (room, user_id, receipt_type, thread_id, event_id, event_position, ts, shard, position)
+select x.room, x.user_id, x.receipt_type, x.thread_id, x.event_id, x.event_position, x.ts, x.shard, x.position
+from json_populate_recordset(null::roomserver.receipts, %(rows)s::json) x
+on conflict (room, user_id, receipt_type, thread_id) do update
+set event_id = excluded.event_id, event_position = excluded.event_position, ts = excluded.ts, shard = excluded.shard,
+    position = excluded.position
+
+-- remove_account_data --
+-- Takes away account data that never was.
+delete from roomserver.account_data t
+using json_populate_recordset(null::roomserver.account_data, %(rows)s::json) x
+where t.user_id = x.user_id and t.room_id = x.room_id and t.type = x.type
+
+-- put_account_data --
+-- Puts account data as the log has it.
+insert into roomserver.account_data (user_id, room_id, type, content, shard, position)
+select x.user_id, x.room_id, x.type, x.content, x.shard, x.position
+from json_populate_recordset(null::roomserver.account_data, %(rows)s::json) x
+on conflict (user_id, room_id, type) do update
+set content = excluded.content, shard = excluded.shard, position = excluded.position
+
+-- remove_profiles --
+-- Takes away profile fields that were removed or never set.
+delete from roomserver.profiles t
+using json_populate_recordset(null::roomserver.profiles, %(rows)s::json) x
+where t.user_id = x.user_id and t.field = x.field
+
+-- put_profiles --
+-- Puts profile fields as the log has them.
+insert into roomserver.profiles (user_id, field, value, shard, position)
+select x.user_id, x.field, x.value, x.shard, x.position
+from json_populate_recordset(null::roomserver.profiles, %(rows)s::json) x
+on conflict (user_id, field) do update
+set value = excluded.value, shard = excluded.shard, position = excluded.position
+
+-- remove_aliases --
+-- Takes away aliases that were removed or never made.
+delete from roomserver.aliases t
+using json_populate_recordset(null::roomserver.aliases, %(rows)s::json) x
+where t.alias = x.alias
+
+-- put_aliases --
+-- Puts aliases as the log has them.
+insert into roomserver.aliases (alias, room_id, creator, position)
+select x.alias, x.room_id, x.creator, x.position
+from json_populate_recordset(null::roomserver.aliases, %(rows)s::json) x
+on conflict (alias) do update
+set room_id = excluded.room_id, creator = excluded.creator, position = excluded.position
+
+-- remove_directory --
+-- Takes away rooms that are not published.
+delete from roomserver.directory t
+using json_populate_recordset(null::roomserver.directory, %(rows)s::json) x
+where t.room_id = x.room_id
+
+-- put_directory --
+-- Puts published rooms as the log has them.
+insert into roomserver.directory (room_id, position)
+select x.room_id, x.position
+from json_populate_recordset(null::roomserver.directory, %(rows)s::json) x
+on conflict (room_id) do update set position = excluded.position
+
+-- remove_redactions --
+-- Takes away redactions that never took effect.
+delete from roomserver.redactions t
+using json_populate_recordset(null::roomserver.redactions, %(rows)s::json) x
+where t.target = x.target
+
+-- put_redactions --
+-- Puts redactions as the log has them.
+insert into roomserver.redactions (target, redaction, entry, room, position)
+select x.target, x.redaction, x.entry, x.room, x.position
+from json_populate_recordset(null::roomserver.redactions, %(rows)s::json) x
+on conflict (target) do update
+set redaction = excluded.redaction, entry = excluded.entry, room = excluded.room, position = excluded.position
+
+-- remove_relations --
+-- Takes away relations that no event has.
+delete from roomserver.relations t
+using json_populate_recordset(null::roomserver.relations, %(rows)s::json) x
+where t.target = x.target and t.rel_type = x.rel_type and t.timeline = x.timeline and t.event_id = x.event_id
+
+-- put_relations --
+-- Puts relations as the log has them.
+insert into roomserver.relations (target, rel_type, timeline, entry, room, event_id)
+select x.target, x.rel_type, x.timeline, x.entry, x.room, x.event_id
+from json_populate_recordset(null::roomserver.relations, %(rows)s::json) x
+on conflict (target, rel_type, timeline, event_id) do update set entry = excluded.entry, room = excluded.room

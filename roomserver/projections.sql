@@ -1,0 +1,454 @@
+-- room --
+-- The number of a room.
+select nid from roomserver.rooms where room_id = %(room_id)s
+
+-- lock --
+-- Keeps the room server of a shard away, if none is running.
+select pg_try_advisory_lock(1466004580, s) from generate_series(0, (select shards - 1 from eventlog.installation)) as g (s)
+
+-- unlock --
+-- Lets the room servers in again.
+select pg_advisory_unlock(1466004580, s) from generate_series(0, (select shards - 1 from eventlog.installation)) as g (s)
+
+-- rooms --
+-- Rooms, each begun by an accepted create event.
+with rebuilt as (
+    select o.room as nid, e.room_id,
+           coalesce(history.safe_json(e.json) #>> '{content,room_version}', '1') collate "C" as room_version, o.shard
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 's'
+    where o.kind = 's' and o.verdict = 'a' and e.type = 'm.room.create'
+      and (%(room)s::bigint is null or o.room = %(room)s)
+),
+stored as (
+    select n.nid, n.room_id, n.room_version, n.shard
+    from roomserver.rooms n
+    where %(room)s::bigint is null or n.nid = %(room)s
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (nid)
+where s is distinct from r
+order by r.nid is not null, nid
+limit %(most)s
+
+-- state --
+-- The main line of every room's state: an output says either that its event took its key or all keys that changed.
+with changes as (
+    select o.room, o.position, e.type, e.state_key, e.event_id, e.id as entry
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 's'
+    where o.kind = 's' and o.verdict = 'a' and history.safe_json(o.annotation) ->> 'current' = 'true'
+      and (%(room)s::bigint is null or o.room = %(room)s)
+    union all
+    select o.room, o.position, (d ->> 0) collate "C", (d ->> 1) collate "C", (d ->> 2) collate "C", (d ->> 3)::bigint
+    from eventlog.outputs o
+    cross join json_array_elements(history.safe_json(o.annotation) -> 'state') d
+    where o.kind in ('s', 'm') and o.verdict = 'a' and position('"state":' in o.annotation) > 0
+      and (%(room)s::bigint is null or o.room = %(room)s)
+),
+spans as (
+    select c.room, c.type, c.state_key, c.position as valid_from,
+           coalesce(lead(c.position) over (partition by c.room, c.type, c.state_key order by c.position),
+                    9223372036854775807) as valid_to,
+           c.entry, c.event_id
+    from changes c
+),
+rebuilt as (
+    select p.room, 0 as line, p.type, p.state_key, p.valid_from, p.valid_to, p.entry, p.event_id,
+           (case when p.type = 'm.room.member' then
+               case history.safe_json(e.json) #>> '{content,membership}'
+                   when 'join' then 'j' when 'invite' then 'i' when 'leave' then 'l' when 'ban' then 'b'
+                   when 'knock' then 'k' end
+            end)::"char" as membership
+    from spans p
+    join eventlog.events e on e.id = p.entry and e.kind = 's'
+    where p.event_id is not null
+),
+stored as (
+    select s.room, s.line, s.type, s.state_key, s.valid_from, s.valid_to, s.entry, s.event_id, s.membership
+    from roomserver.state s
+    where s.line = 0 and (%(room)s::bigint is null or s.room = %(room)s)
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (room, type, state_key, valid_from)
+where s is distinct from r
+-- What stands now comes last: by then no wrong row of its key stands.
+order by r.room is not null, r.valid_to = 9223372036854775807, room, type, state_key, valid_from
+limit %(most)s
+
+-- memberships --
+-- Each user's last membership in a room; a stay begins where "join" follows something else, and forgetting follows leaving.
+with changes as (
+    select o.room, o.position, o.entry as cause, e.state_key, e.id as entry
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 's'
+    where o.kind = 's' and o.verdict = 'a' and e.type = 'm.room.member'
+      and history.safe_json(o.annotation) ->> 'current' = 'true'
+      and (%(room)s::bigint is null or o.room = %(room)s)
+    union all
+    select o.room, o.position, o.entry, (d ->> 1) collate "C", (d ->> 3)::bigint
+    from eventlog.outputs o
+    cross join json_array_elements(history.safe_json(o.annotation) -> 'state') d
+    where o.kind in ('s', 'm') and o.verdict = 'a' and position('"state":' in o.annotation) > 0
+      and d ->> 0 = 'm.room.member'
+      and (%(room)s::bigint is null or o.room = %(room)s)
+),
+letters as (
+    select c.room, c.state_key, c.position, coalesce(c.entry, c.cause) as entry, e.sender,
+           case history.safe_json(e.json) #>> '{content,membership}'
+               when 'join' then 'j' when 'invite' then 'i' when 'leave' then 'l' when 'ban' then 'b' when 'knock' then 'k'
+           end as letter
+    from changes c
+    left join eventlog.events e on e.id = c.entry and e.kind = 's'
+),
+steps as (
+    -- A resolution may take a membership away: whose it was has left.
+    select l.room, l.state_key, l.position, l.entry, coalesce(l.letter, 'l') as membership,
+           coalesce(l.sender, lag(l.sender) over each_user) as sender,
+           l.letter = 'j' and lag(l.letter) over each_user is distinct from 'j' as begins
+    from letters l
+    window each_user as (partition by l.room, l.state_key order by l.position)
+),
+last as (
+    select distinct on (t.room, t.state_key)
+           replace(t.state_key, U&'\+10FFFF1', U&'\+10FFFF') as user_id, t.room, t.membership, t.position, t.entry, t.sender,
+           max(t.position) filter (where t.begins) over (partition by t.room, t.state_key) as joined_at
+    from steps t
+    order by t.room, t.state_key, t.position desc
+),
+forgets as (
+    select o.room, e.sender as user_id, max(o.position) as position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 'u'
+    where o.kind = 'u' and o.verdict = 'a' and e.type = 'forget'
+      and (%(room)s::bigint is null or o.room = %(room)s)
+    group by o.room, e.sender
+),
+first_kept as (
+    select max(f.first) as position
+    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+),
+stored as (
+    select m.user_id, m.room, m.membership, m.position, m.entry, m.sender, m.joined_at, m.forgotten
+    from roomserver.memberships m
+    where %(room)s::bigint is null or m.room = %(room)s
+),
+rebuilt as (
+    select l.user_id, l.room, l.membership::"char" as membership, l.position, l.entry, l.sender, l.joined_at,
+           l.membership in ('l', 'b') and (
+               coalesce(f.position > l.position, false)
+               -- What was forgotten before the oldest user entry that the log still has, the table of record tells.
+               or exists (select from stored s, first_kept k
+                          where s.user_id = l.user_id and s.room = l.room and s.forgotten
+                            and s.position = l.position and s.position < coalesce(k.position, 9223372036854775807))
+           ) as forgotten
+    from last l
+    left join forgets f on f.room = l.room and f.user_id = l.user_id
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (user_id, room)
+where s is distinct from r
+order by r.room is not null, room, user_id
+limit %(most)s
+
+-- heads --
+-- Where each room stands: extremities are accepted events that no accepted event names as previous. Wants all messages in the log.
+with judged as materialized (
+    select o.room, o.position, o.verdict, o.annotation, e.event_id, history.safe_json(e.json) as pdu
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = o.kind
+    where o.kind in ('s', 'm') and o.room is not null and (%(room)s::bigint is null or o.room = %(room)s)
+),
+named as (
+    -- Old room versions name an event with its hash.
+    select distinct j.room,
+           replace(case when json_typeof(p) = 'array' then p ->> 0 else p #>> '{}' end,
+                   U&'\+10FFFF1', U&'\+10FFFF') as event_id
+    from judged j
+    cross join json_array_elements(j.pdu -> 'prev_events') p
+    where j.verdict = 'a'
+),
+ends as (
+    select j.room, array_agg(j.event_id order by j.event_id) as extremities
+    from judged j
+    where j.verdict = 'a' and not exists (select from named n where n.room = j.room and n.event_id = j.event_id)
+    group by j.room
+),
+chains as (
+    -- Also what could not be judged at all moves the chain on, and its output names no room.
+    select n.nid as room, max(e.seq) as judged_seq
+    from eventlog.events e
+    join roomserver.rooms n on n.room_id = e.room_id
+    where e.kind in ('s', 'm') and e.seq is not null and (%(room)s::bigint is null or n.nid = %(room)s)
+      and exists (select from eventlog.outputs o where o.entry = e.id and o.kind = e.kind)
+    group by n.nid
+),
+members as (
+    select distinct on (j.room, m ->> 0) j.room, m ->> 1 as letter
+    from judged j
+    cross join json_array_elements(history.safe_json(j.annotation) -> 'members') m
+    where j.verdict = 'a' and position('"members":' in j.annotation) > 0
+    order by j.room, m ->> 0, j.position desc
+),
+counts as (
+    select m.room, count(*) filter (where m.letter = 'j') as joined, count(*) filter (where m.letter = 'i') as invited
+    from members m
+    group by m.room
+),
+summary as (
+    select j.room, max(j.position) as position, max((j.pdu ->> 'depth')::bigint) filter (where j.verdict = 'a') as depth,
+           max(j.position) filter (
+               where j.verdict = 'a' and j.annotation is not null
+                 and (history.safe_json(j.annotation) ->> 'current' = 'true'
+                      or json_typeof(history.safe_json(j.annotation) -> 'state') = 'array')) as state_position
+    from judged j
+    group by j.room
+),
+rebuilt as (
+    select u.room, coalesce(x.extremities, '{}') as extremities, u.depth, u.position, u.state_position,
+           coalesce(c.judged_seq, 0) as judged_seq, coalesce(k.joined, 0)::integer as joined,
+           coalesce(k.invited, 0)::integer as invited
+    from summary u
+    left join ends x on x.room = u.room
+    left join chains c on c.room = u.room
+    left join counts k on k.room = u.room
+),
+stored as (
+    select h.room, array(select x from unnest(h.extremities) x order by x) as extremities, h.depth, h.position,
+           h.state_position, h.judged_seq, h.joined, h.invited
+    from roomserver.heads h
+    where %(room)s::bigint is null or h.room = %(room)s
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (room)
+where s is distinct from r
+order by r.room is not null, room
+limit %(most)s
+
+-- receipts --
+-- The last accepted receipt of each kind. Receipts older than the log stand as they are: the table is their record.
+with entries as (
+    select o.room, e.sender as user_id, e.json::json as body, o.shard, o.position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 'u'
+    where o.kind = 'u' and o.verdict = 'a' and e.type = 'm.receipt' and (%(room)s::bigint is null or o.room = %(room)s)
+),
+last as (
+    select distinct on (n.room, n.user_id, n.body ->> 'receipt_type', coalesce(n.body ->> 'thread_id', ''))
+           n.room, n.user_id, (n.body ->> 'receipt_type') collate "C" as receipt_type,
+           coalesce(n.body ->> 'thread_id', '') collate "C" as thread_id, (n.body ->> 'event_id') collate "C" as event_id,
+           (n.body ->> 'ts')::bigint as ts, n.shard, n.position
+    from entries n
+    order by n.room, n.user_id, n.body ->> 'receipt_type', coalesce(n.body ->> 'thread_id', ''), n.position desc
+),
+rebuilt as (
+    select l.room, l.user_id, l.receipt_type, l.thread_id, l.event_id, o.timeline as event_position, l.ts, l.shard, l.position
+    from last l
+    left join eventlog.event_ids i on i.event_id = l.event_id
+    left join eventlog.outputs o on o.entry = i.id and o.kind in ('s', 'm')
+),
+stored as (
+    select r.room, r.user_id, r.receipt_type, r.thread_id, r.event_id, r.event_position, r.ts, r.shard, r.position
+    from roomserver.receipts r
+    where %(room)s::bigint is null or r.room = %(room)s
+),
+first_kept as (
+    select max(f.first) as position
+    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (room, user_id, receipt_type, thread_id)
+where s is distinct from r and (r.room is not null or s.position >= (select k.position from first_kept k))
+order by r.room is not null, room, user_id, receipt_type, thread_id
+limit %(most)s
+
+-- account_data --
+-- The last accepted account data of each type. What is older than the log stands as it is.
+with entries as (
+    select e.sender as user_id, history.safe_json(e.json) as body, o.shard, o.position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 'u'
+    where o.kind = 'u' and o.verdict = 'a' and e.type = 'account_data'
+),
+rebuilt as (
+    select distinct on (n.user_id, n.body ->> 'room_id', n.body ->> 'type')
+           n.user_id, (n.body ->> 'room_id') collate "C" as room_id, (n.body ->> 'type') collate "C" as type,
+           replace(replace((n.body -> 'content')::text, U&'\+10FFFF0', '\u0000'), U&'\+10FFFF1', U&'\+10FFFF') as content,
+           n.shard, n.position
+    from entries n
+    order by n.user_id, n.body ->> 'room_id', n.body ->> 'type', n.position desc
+),
+stored as (
+    select a.user_id, a.room_id, a.type, a.content, a.shard, a.position from roomserver.account_data a
+),
+first_kept as (
+    select max(f.first) as position
+    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (user_id, room_id, type)
+where s is distinct from r and (r.user_id is not null or s.position >= (select k.position from first_kept k))
+order by r.user_id is not null, user_id, room_id, type
+limit %(most)s
+
+-- profiles --
+-- The last accepted value of each profile field, unless that removed it. What is older than the log stands as it is.
+with entries as (
+    select e.sender as user_id, history.safe_json(e.json) as body, o.shard, o.position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 'u'
+    where o.kind = 'u' and o.verdict = 'a' and e.type = 'profile'
+),
+last as (
+    select distinct on (n.user_id, n.body ->> 'field')
+           n.user_id, (n.body ->> 'field') collate "C" as field,
+           replace(replace((n.body -> 'value')::text, U&'\+10FFFF0', '\u0000'), U&'\+10FFFF1', U&'\+10FFFF') as value,
+           n.shard, n.position
+    from entries n
+    order by n.user_id, n.body ->> 'field', n.position desc
+),
+rebuilt as (select l.user_id, l.field, l.value, l.shard, l.position from last l where l.value <> 'null'),
+stored as (select f.user_id, f.field, f.value, f.shard, f.position from roomserver.profiles f),
+first_kept as (
+    select max(f.first) as position
+    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (user_id, field)
+where s is distinct from r and (
+    r.user_id is not null or s.position >= (select k.position from first_kept k)
+    or exists (select from last l where l.user_id = s.user_id and l.field = s.field))
+order by r.user_id is not null, user_id, field
+limit %(most)s
+
+-- aliases --
+-- Where the last accepted entry of each alias points, unless that removed it. What is older than the log stands as it is.
+with last as (
+    select distinct on (e.json::json ->> 'alias')
+           (e.json::json ->> 'alias') collate "C" as alias, (e.json::json ->> 'room_id') collate "C" as room_id, e.sender as creator, o.position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 'u'
+    where o.kind = 'u' and o.verdict = 'a' and e.type = 'alias'
+    order by e.json::json ->> 'alias', o.position desc
+),
+rebuilt as (select l.alias, l.room_id, l.creator, l.position from last l where l.room_id is not null),
+stored as (select a.alias, a.room_id, a.creator, a.position from roomserver.aliases a),
+first_kept as (
+    select max(f.first) as position
+    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (alias)
+where s is distinct from r and (
+    r.alias is not null or s.position >= (select k.position from first_kept k)
+    or exists (select from last l where l.alias = s.alias))
+order by r.alias is not null, alias
+limit %(most)s
+
+-- directory --
+-- Rooms whose last accepted entry says that they are published. What is older than the log stands as it is.
+with last as (
+    select distinct on (e.json::json ->> 'room_id')
+           (e.json::json ->> 'room_id') collate "C" as room_id, (e.json::json ->> 'published')::boolean as published, o.position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 'u'
+    where o.kind = 'u' and o.verdict = 'a' and e.type = 'directory' and (%(room)s::bigint is null or o.room = %(room)s)
+    order by e.json::json ->> 'room_id', o.position desc
+),
+rebuilt as (select l.room_id, l.position from last l where l.published),
+stored as (
+    select d.room_id, d.position
+    from roomserver.directory d
+    where %(room)s::bigint is null or d.room_id = (select n.room_id from roomserver.rooms n where n.nid = %(room)s)
+),
+first_kept as (
+    select max(f.first) as position
+    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (room_id)
+where s is distinct from r and (
+    r.room_id is not null or s.position >= (select k.position from first_kept k)
+    or exists (select from last l where l.room_id = s.room_id))
+order by r.room_id is not null, room_id
+limit %(most)s
+
+-- redactions --
+-- The first redaction of each event that took effect. Redactions older than the messages in the log stand as they are.
+with entries as (
+    select replace(history.safe_json(o.annotation) ->> 'redacts', U&'\+10FFFF1', U&'\+10FFFF') collate "C" as target,
+           e.event_id as redaction, o.entry, o.room, o.position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = o.kind
+    where o.kind in ('s', 'm') and o.verdict = 'a' and position('"redacts":' in o.annotation) > 0
+      and (%(room)s::bigint is null or o.room = %(room)s)
+),
+rebuilt as (
+    select distinct on (n.target) n.target, n.redaction, n.entry, n.room, n.position
+    from entries n
+    where n.target is not null
+    order by n.target, n.position
+),
+stored as (
+    select d.target, d.redaction, d.entry, d.room, d.position
+    from roomserver.redactions d
+    where %(room)s::bigint is null or d.room = %(room)s
+),
+first_kept as (
+    select max(f.first) as position
+    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'm' group by o.shard) f
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (target)
+where s is distinct from r and (r.target is not null or s.position >= (select k.position from first_kept k))
+order by r.target is not null, target
+limit %(most)s
+
+-- relations --
+-- Accepted events that name another one and how they relate to it. Relations older than the messages in the log stand as they are.
+with entries as (
+    select o.room, o.timeline, o.entry, e.event_id, history.safe_json(e.json) #> '{content,m.relates_to}' as relation
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = o.kind
+    where o.kind in ('s', 'm') and o.verdict = 'a' and position('"m.relates_to":' in e.json) > 0
+      and (%(room)s::bigint is null or o.room = %(room)s)
+),
+named as (
+    select (n.relation ->> 'event_id') collate "C" as target, (n.relation ->> 'rel_type') collate "C" as rel_type,
+           n.timeline, n.entry, n.room, n.event_id
+    from entries n
+    where json_typeof(n.relation) = 'object'
+      and json_typeof(n.relation -> 'event_id') = 'string' and json_typeof(n.relation -> 'rel_type') = 'string'
+),
+rebuilt as (
+    -- At most 255 characters each; in the safe form one that is escaped counts twice.
+    select n.target, n.rel_type, n.timeline, n.entry, n.room, n.event_id
+    from named n
+    where n.rel_type <> '' and length(replace(n.target, U&'\+10FFFF', '')) <= 255
+      and length(replace(n.rel_type, U&'\+10FFFF', '')) <= 255
+),
+stored as (
+    select l.target, l.rel_type, l.timeline, l.entry, l.room, l.event_id
+    from roomserver.relations l
+    where %(room)s::bigint is null or l.room = %(room)s
+),
+first_kept as (
+    select max(f.first) as position
+    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'm' group by o.shard) f
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (target, rel_type, timeline, event_id)
+where s is distinct from r and (r.target is not null or s.timeline >= (select k.position from first_kept k))
+order by r.target is not null, target, rel_type, timeline, event_id
+limit %(most)s
