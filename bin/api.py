@@ -17,6 +17,7 @@ from bin.logs import configure_logs
 from bin.web import Gate, Routes, build_app
 from eventlog.head import Head
 from eventlog.key_file import read_key
+from eventlog.metrics import handed_over
 from eventlog.pools import Pool, component_dsn, make_pool
 from eventlog.presence import show
 from eventlog.sessions import SessionCache
@@ -75,6 +76,7 @@ class Process:
         """Opens pools and followers; the first request comes afterwards."""
         stack = self._stack
         stack.callback(self.passwords.close)
+        await stack.enter_async_context(handed_over("api"))
         await stack.enter_async_context(self.pool)
         await stack.enter_async_context(self.reader_pool)
         await stack.enter_async_context(self.head)

@@ -95,10 +95,13 @@ def migrate() -> None:
 def api(federation: bool) -> None:
     """Answer the HTTP APIs: client.processes processes behind one listener. Run as many as you like, anywhere."""
     from bin.logs import configure_logs
-    from bin.serving import serve
+    from bin.metrics_folder import measure
 
     with told():
         found = settings()
+        measure(found)
+        from bin.serving import serve
+
         configure_logs(found, "federation" if federation else "api")
         serve(found, federation=federation)
 
@@ -107,11 +110,14 @@ def api(federation: bool) -> None:
 @click.option("--shard", type=click.IntRange(min=0), default=0, show_default=True, help="Which shard of the log.")
 def roomserver(shard: int) -> None:
     """Decide what happens in the rooms of one shard. A second one of the same shard waits or stops."""
+    from bin.metrics_folder import measure
     from bin.running import run_component
-    from roomserver.service import run
 
     with told():
         found = settings()
+        measure(found)
+        from roomserver.service import run
+
         if shard >= found.log.shards:
             fail(f"there is no shard {shard}: log.shards is {found.log.shards}", USAGE)
         run_component(found, f"roomserver-{shard}", run(found, shard))
@@ -124,6 +130,7 @@ def reader(name: str) -> None:
     import importlib
 
     from bin.components import READERS
+    from bin.metrics_folder import measure
     from bin.running import run_component
 
     if name == "list":
@@ -135,7 +142,24 @@ def reader(name: str) -> None:
     module, _, function = READERS[name].partition(":")
     with told():
         found = settings()
+        measure(found)
         run_component(found, name, getattr(importlib.import_module(module), function)(found))
+
+
+@main.command()
+def metrics() -> None:
+    """Show Prometheus the metrics of all processes on this data directory, at server.metrics_listen (`walden up` does it)."""
+    import asyncio
+
+    with told():
+        found = settings()
+        if found.server.metrics_listen is None:
+            fail("server.metrics_listen is empty: there is nowhere to show metrics", CONFIGURATION)
+        from bin.logs import configure_logs
+        from bin.metrics import serve
+
+        configure_logs(found, "metrics")
+        asyncio.run(serve(found, found.server.metrics_listen))
 
 
 @main.command()

@@ -31,6 +31,9 @@ def components(settings: Settings) -> list[Component]:
     if settings.embedded:
         # SIGINT is PostgreSQL's fast shutdown: sessions are ended, everything is written.
         found.append(Component("postgres", ("postgres",), 10, "INT", 90))
+    if settings.server.metrics_listen is not None:
+        # It needs none of the others: it shows what they do, and whether the database is there.
+        found.append(Component("metrics", ("metrics",), 15))
     shards = range(settings.log.shards)
     found += [Component(f"roomserver-{shard}", ("roomserver", "--shard", str(shard)), 20) for shard in shards]
     found += [Component(name, ("reader", name), 30) for name in READERS]

@@ -23,19 +23,22 @@ from eventlog.configuration import Settings
 
 
 def run_component(settings: Settings, name: str, component: Coroutine[Any, Any, None]) -> None:
-    """Run a component's coroutine on uvloop until it ends or a signal asks it to."""
+    """Run a component's coroutine on uvloop until it ends or a signal asks it to. `measure` has been called before."""
     import uvloop
 
     configure_logs(settings, name)
-    uvloop.run(_until_signal(component))
+    uvloop.run(_until_signal(name, component))
 
 
-async def _until_signal(component: Coroutine[Any, Any, None]) -> None:
+async def _until_signal(name: str, component: Coroutine[Any, Any, None]) -> None:
+    from eventlog.metrics import handed_over
+
     task = asyncio.ensure_future(component)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    async with handed_over(name):
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from typing import NoReturn
 from bin import embedded
 from bin.components import components
 from bin.initialise import initialise_waiting, make_ready
+from bin.metrics_folder import clear, metrics_folder
 from bin.places import data_folder, run_folder
 from bin.supervision import (
     Supervisor,
@@ -49,8 +50,10 @@ def up(settings: Settings, environ: Mapping[str, str]) -> NoReturn:
     for leftover in end_leftovers(data_dir):
         say(f"ended a process of an earlier run: {leftover}")
     (run_folder(data_dir) / "failed").unlink(missing_ok=True)
-    for listen in filter(None, (settings.client.listen, settings.federation.listen)):
+    for listen in filter(None, (settings.client.listen, settings.federation.listen, settings.server.metrics_listen)):
         _check_free(listen)
+    if settings.server.metrics_listen is not None:
+        clear(metrics_folder(settings))
     make_ready(settings)
     if settings.embedded:
         one = embedded.cluster(settings)

@@ -18,6 +18,7 @@ from bin.supervision import Supervisor
 from eventlog.configuration import Settings
 from eventlog.presence import Shown, parse
 from eventlog.queries import Queries
+from eventlog.settings import Role
 from eventlog.slots import SlotHealth, slot_health
 
 QUERIES = Queries("bin", "status.sql")
@@ -43,6 +44,7 @@ class Status:
     components: list[Component]
     slots: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     quarantine: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    unjudged: int = 0
     deferred: int = 0
     epoch: str | None = None
     error: str | None = None
@@ -61,17 +63,21 @@ def supervised(settings: Settings) -> list[Component]:
     return [Component(one["name"], one["pid"] or None, str(one["statename"]).lower()) for one in known]
 
 
-async def read_status(settings: Settings) -> Status:
-    """The whole picture. Raises psycopg.Error and ConfigurationError when the database cannot be asked."""
+async def read_status(settings: Settings, role: Role = "owner", margin: str = "1 hour") -> Status:
+    """The whole picture. Raises psycopg.Error and ConfigurationError when the database cannot be asked.
+
+    `margin` is how long before the room server's last move an entry without a verdict may have been appended: an hour is
+    certain, as no transaction lasts so long, and less is quicker to read.
+    """
     status = Status(settings.server.name, await asyncio.to_thread(supervised, settings))
     connect_timeout = settings.database.connect_timeout
     async with await AsyncConnection.connect(
-        settings.dsn(direct=True), autocommit=True, connect_timeout=connect_timeout
+        settings.dsn(role, direct=True), autocommit=True, connect_timeout=connect_timeout
     ) as connection:
         healths = await slot_health(connection)
         status.slots = [_slot(one) for one in healths]
         status.quarantine = [_plain(row) for row in await _rows(connection, "quarantine")]
-        heads = await _room_servers(connection, status, healths)
+        heads = await _room_servers(connection, status, healths, margin)
         await _presences(connection, status, heads, healths)
         wal_end = (await _rows(connection, "wal_end"))[0]["pg_current_wal_lsn"]
         for one in status.components:
@@ -80,19 +86,22 @@ async def read_status(settings: Settings) -> Status:
     return status
 
 
-async def _room_servers(connection: AsyncConnection, status: Status, healths: list[SlotHealth]) -> list[int]:
+async def _room_servers(
+    connection: AsyncConnection, status: Status, healths: list[SlotHealth], margin: str
+) -> list[int]:
     heads: dict[int, int] = {}
     for row in await _rows(connection, "positions"):
         if row["component"] != "roomserver":
             continue
         shard = row["shard"]
         heads[shard], status.epoch = row["position"], row["epoch"]
-        waiting = (await _rows(connection, "waiting", shard=shard))[0]
+        waiting = (await _rows(connection, "waiting", shard=shard, margin=margin))[0]
+        status.unjudged += waiting["waiting"]
         status.deferred += waiting["deferred"]
         one = _named(status, f"roomserver-{shard}", row["pid"])
         one.position, one.lag_seconds = row["position"], round(waiting["seconds"], 3)
         # With the slot lost there is no telling in bytes how much the room server has before it.
-        one.lag_bytes = _lag(healths, f"_roomserver_s{shard}") if waiting["waiting"] else 0
+        one.lag_bytes = _lag(healths, f"_roomserver_s{shard}_") if waiting["waiting"] else 0
     return [heads[shard] for shard in sorted(heads)]
 
 
@@ -129,7 +138,7 @@ def _named(status: Status, name: str, pid: int | None) -> Component:
 
 
 def _lag(healths: list[SlotHealth], part: str) -> int | None:
-    lags = [one.confirmed_lag for one in healths if part in one.slot_name and one.confirmed_lag is not None]
+    lags = [one.confirmed_lag for one in healths if part in f"{one.slot_name}_" and one.confirmed_lag is not None]
     return max(lags, default=None)
 
 

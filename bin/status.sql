@@ -12,7 +12,7 @@ from (
     select e.id from eventlog.events e
     where e.shard = %(shard)s
       and e.id >= eventlog.id_at((select moved_at from eventlog.positions where component = 'roomserver' and shard = %(shard)s)
-                                 - interval '1 hour')
+                                 - %(margin)s::interval)
       and not exists (select from eventlog.outputs o where o.entry = e.id)
     order by e.id limit 10000
 ) e left join roomserver.deferred d on d.entry = e.id

@@ -21,6 +21,7 @@ import psycopg
 import structlog
 from falcon.media import JSONHandler
 
+from bin.request_counts import count_answer, endpoint_class
 from eventlog.sessions import SessionCache
 from matrix.errors import MatrixError, invalid_param, missing_token, not_json, too_large, unknown, unrecognized
 from matrix.json_input import parse_json
@@ -116,6 +117,12 @@ class Gatekeeper:
         self._sessions.see(session, address(req))
         req.context.session = session
 
+    async def process_response(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, resource: Any, req_succeeded: bool
+    ) -> None:
+        """After the responder, or what answered in its place."""
+        count_answer("unknown" if resource is None else resource.endpoint, req.method, resp.status)
+
 
 def _decode(name: str, segment: str) -> str:
     try:
@@ -178,7 +185,7 @@ class Routes:
     def install(self, app: falcon.asgi.App[Any, Any]) -> None:
         """Adds the routes to the application."""
         for template, methods in self._routes.items():
-            app.add_route(template, _Joined(methods))
+            app.add_route(template, _Joined(methods, endpoint_class(template)))
 
     def methods(self) -> Iterable[tuple[str, str]]:
         """Every (method, template) there is."""
@@ -190,7 +197,8 @@ class Routes:
 class _Joined:
     """The responders of one path, whoever they belong to."""
 
-    def __init__(self, methods: dict[str, tuple[object, str]]) -> None:
+    def __init__(self, methods: dict[str, tuple[object, str]], endpoint: str) -> None:
+        self.endpoint = endpoint
         self.protected_methods = frozenset(
             method
             for method, (resource, _) in methods.items()

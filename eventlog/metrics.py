@@ -59,6 +59,27 @@ class Tally:
             self._counter.inc(count)
 
 
+class Tallies:
+    """Counts by the values of labels, which the code names and never a client: `tallies.add("send", "PUT", "200")`."""
+
+    __slots__ = ("__weakref__", "_counter", "_counts")
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._counts: dict[tuple[str, ...], int] = {}
+        _kept.add(self)
+
+    def add(self, *values: str) -> None:
+        """Counts one."""
+        self._counts[values] = self._counts.get(values, 0) + 1
+
+    def hand_over(self) -> None:
+        """Adds what was counted since the last time to the counters."""
+        counts, self._counts = self._counts, {}
+        for values, count in counts.items():
+            self._counter.labels(*values).inc(count)
+
+
 class Distribution:
     """Observed values, counted in the buckets of a histogram."""
 
