@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from falcon.asgi import Request, Response
 
 from eventlog.pools import Pool
+from eventlog.queries import Queries
 from matrix.errors import MatrixError, forbidden, unknown
 from matrix.events import Event
 from writer.aliases import Aliases
@@ -22,9 +24,11 @@ from writer.permissions import POWER_KEYS, membership_of
 from writer.profiles import Profiles
 from writer.rate_limits import RateLimits
 from writer.requests import Body, check_room_id, json_object, read_body, required_user_id, session_of, text
-from writer.restricted import JOIN_RULES, RestrictedRooms
+from writer.restricted import JOIN_RULES, RestrictedRooms, is_restricted
 from writer.rooms_of_user import membership_in
 from writer.views import RoomView, StateKey
+
+SQL = Queries("writer", "membership.sql")
 
 
 class Memberships:
@@ -55,12 +59,14 @@ class Join:
 
     def __init__(
         self,
+        pool: Pool,
         memberships: Memberships,
         aliases: Aliases,
         profiles: Profiles,
         restricted: RestrictedRooms,
         limits: RateLimits,
     ) -> None:
+        self._pool = pool
         self._memberships = memberships
         self._aliases = aliases
         self._profiles = profiles
@@ -92,10 +98,18 @@ class Join:
         reason = text(body, "reason")
         json_object(body, "third_party_signed")
         self._limits.take("join", session.user_id)
-        view, member = await self._memberships.view(room_id, session.user_id, JOIN_RULES, *POWER_KEYS)
-        if membership_of(member) != "join":
-            content = await self._profiles.member(session.user_id, "join", reason)
-            if membership_of(member) != "invite":
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(SQL["before_join"], {"user_id": session.user_id, "room_id": room_id})
+            row = await cursor.fetchone()
+        if row is None:
+            raise unknown_room(room_id, self._memberships.server_name)
+        membership, rules, names = row
+        if membership != "j":
+            content: dict[str, Any] = {"membership": "join", **(orjson.loads(names) if names else {})}
+            if reason is not None:
+                content["reason"] = reason
+            if membership != "i" and rules is not None and is_restricted(orjson.loads(rules)["content"]):
+                view, _ = await self._memberships.view(room_id, session.user_id, JOIN_RULES, *POWER_KEYS)
                 authoriser = await self._restricted.authoriser(view, session.user_id)
                 if authoriser is not None:
                     content["join_authorised_via_users_server"] = authoriser

@@ -22,6 +22,11 @@ JOIN_RULES: StateKey = ("m.room.join_rules", "")
 MOST_CONDITIONS = 500
 
 
+def is_restricted(join_rules: dict[str, Any]) -> bool:
+    """Whether the content of join rules may ask for somebody who authorises a join, in some room version."""
+    return join_rules.get("join_rule") in ("restricted", "knock_restricted")
+
+
 class RestrictedRooms:
     """Checks the conditions of restricted rooms against what is known here."""
 

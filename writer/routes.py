@@ -127,7 +127,7 @@ def _add_rooms(app: Routes, services: Services) -> None:
 
     default_version = settings.server.default_room_version
     app.add_route(V3 + "/createRoom", CreateRoom(log, aliases, profiles, limits, server_name, default_version))
-    join = Join(memberships, aliases, profiles, RestrictedRooms(pool, server_name), limits)
+    join = Join(pool, memberships, aliases, profiles, RestrictedRooms(pool, server_name), limits)
     app.add_route(ROOM + "/join", join)
     app.add_route(V3 + "/join/{room_id_or_alias}", join, suffix="alias")
     app.add_route(V3 + "/knock/{room_id_or_alias}", join, suffix="knock")

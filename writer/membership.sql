@@ -1,0 +1,14 @@
+-- before_join --
+-- What a join needs to know: the user's membership and names, and the room's join rules, all in one look.
+select m.membership::text,
+       (select e.json
+        from roomserver.state s
+        join eventlog.events e on e.id = s.entry and e.kind = 's'
+        where s.room = n.nid and s.line = 0 and s.type = 'm.room.join_rules' and s.state_key = ''
+          and s.valid_to = 9223372036854775807),
+       (select json_object_agg(p.field, p.value::json)
+        from roomserver.profiles p
+        where p.user_id = %(user_id)s and p.field in ('displayname', 'avatar_url'))::text
+from roomserver.rooms n
+left join roomserver.memberships m on m.room = n.nid and m.user_id = %(user_id)s
+where n.room_id = %(room_id)s
