@@ -37,7 +37,12 @@ from (
     order by p.timeline desc
     limit %(most)s
 ) o
-join eventlog.events e on e.id = o.entry and e.kind = o.kind and e.kind in ('s', 'm')
+cross join lateral (
+    select n.event_id, n.type, n.state_key, n.sender, n.device_id, n.txn_id, n.json
+    from eventlog.events n
+    where n.id = o.entry and n.kind = o.kind and n.kind in ('s', 'm')
+    limit 1
+) e
 left join roomserver.redactions x on x.target = e.event_id
 order by o.timeline desc
 
@@ -54,7 +59,12 @@ from (
     order by p.timeline
     limit %(most)s
 ) o
-join eventlog.events e on e.id = o.entry and e.kind = o.kind and e.kind in ('s', 'm')
+cross join lateral (
+    select n.event_id, n.type, n.state_key, n.sender, n.device_id, n.txn_id, n.json
+    from eventlog.events n
+    where n.id = o.entry and n.kind = o.kind and n.kind in ('s', 'm')
+    limit 1
+) e
 left join roomserver.redactions x on x.target = e.event_id
 order by o.timeline
 
@@ -73,7 +83,12 @@ chosen as (
     select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
            x.redaction
     from scanned o
-    join eventlog.events e on e.id = o.entry and e.kind = o.kind and e.kind in ('s', 'm')
+    cross join lateral (
+        select n.event_id, n.type, n.state_key, n.sender, n.device_id, n.txn_id, n.json
+        from eventlog.events n
+        where n.id = o.entry and n.kind = o.kind and n.kind in ('s', 'm')
+        limit 1
+    ) e
     left join roomserver.redactions x on x.target = e.event_id
     where (%(types)s::text[] is null or e.type like any (%(types)s::text[]))
       and not e.type like any (%(not_types)s::text[])
@@ -103,7 +118,12 @@ chosen as (
     select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
            x.redaction
     from scanned o
-    join eventlog.events e on e.id = o.entry and e.kind = o.kind and e.kind in ('s', 'm')
+    cross join lateral (
+        select n.event_id, n.type, n.state_key, n.sender, n.device_id, n.txn_id, n.json
+        from eventlog.events n
+        where n.id = o.entry and n.kind = o.kind and n.kind in ('s', 'm')
+        limit 1
+    ) e
     left join roomserver.redactions x on x.target = e.event_id
     where (%(types)s::text[] is null or e.type like any (%(types)s::text[]))
       and not e.type like any (%(not_types)s::text[])
@@ -130,10 +150,11 @@ where i.event_id = %(event_id)s and o.verdict = 'a' and o.timeline is not null
   and o.room = (select r.nid from roomserver.rooms r where r.room_id = %(room_id)s)
 
 -- redactions --
--- The redactions of events, with the redacting events.
-select x.target, x.redaction, e.json
+-- The redactions of events, with the redacting events as long as the log has them.
+select x.target, x.redaction, e.json, y.target is not null
 from roomserver.redactions x
-join eventlog.events e on e.id = x.entry
+left join eventlog.events e on e.id = x.entry and e.kind in ('s', 'm')
+left join roomserver.redactions y on y.target = x.redaction
 where x.target = any (%(targets)s)
 
 -- current_state --
@@ -164,8 +185,12 @@ where s.room = (select r.nid from roomserver.rooms r where r.room_id = %(room_id
 select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
        x.redaction
 from roomserver.state_at_v1(%(room)s, %(line)s, %(position)s) a
-join roomserver.state s on s.room = %(room)s and s.type = a.type and s.state_key = a.state_key and s.valid_from = a.valid_from
-    and s.entry = a.entry
+cross join lateral (
+    select n.membership
+    from roomserver.state n
+    where n.room = %(room)s and n.type = a.type and n.state_key = a.state_key and n.valid_from = a.valid_from and n.entry = a.entry
+    limit 1
+) s
 join eventlog.events e on e.id = a.entry and e.kind = 's'
 join eventlog.outputs o on o.entry = a.entry and o.kind = 's'
 left join roomserver.redactions x on x.target = e.event_id

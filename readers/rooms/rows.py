@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from psycopg import AsyncConnection
@@ -23,6 +23,9 @@ SQL: Final = Queries("readers.rooms", "rooms.sql")
 
 MOST_BYTES: Final = 32 << 20
 """Rendered bytes kept per process."""
+
+Key = tuple[str, str | None, bool, bool]
+"""Event id, its redaction, whether the event that it replaced is redacted, and whether its redaction is."""
 
 Pieces = tuple[bytes, bytes]
 """The members of the client form, and those of its `unsigned` that are everybody's."""
@@ -95,18 +98,18 @@ class Forms:
     """Rendered events, the least recently used dropped first; bounded by bytes."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self._pieces: OrderedDict[tuple[str, str | None, bool], Pieces] = OrderedDict()
+        self._pieces: OrderedDict[Key, Pieces] = OrderedDict()
         self._bytes = 0
         self._most_bytes = most_bytes
 
-    def get(self, key: tuple[str, str | None, bool]) -> Pieces | None:
-        """The pieces of (event id, redaction, whether the event it replaced is redacted)."""
+    def get(self, key: Key) -> Pieces | None:
+        """The pieces under a key, if they are kept."""
         pieces = self._pieces.get(key)
         if pieces is not None:
             self._pieces.move_to_end(key)
         return pieces
 
-    def put(self, key: tuple[str, str | None, bool], pieces: Pieces) -> None:
+    def put(self, key: Key, pieces: Pieces) -> None:
         """Keeps pieces."""
         if key in self._pieces:
             return
@@ -125,10 +128,10 @@ class Forms:
         for row in rows:
             plain = row.redaction is None and row.state_key is None
             if plain:
-                pieces = self.get((row.event_id, None, False))
+                pieces = self.get((row.event_id, None, False, False))
                 if pieces is None:
                     pieces = (members_of(row.json.encode(), row.event_id), b"")
-                    self.put((row.event_id, None, False), pieces)
+                    self.put((row.event_id, None, False, False), pieces)
                 found[row.event_id] = pieces
                 continue
             notes: dict[str, Any] | None = None
@@ -144,15 +147,19 @@ class Forms:
             # A later redaction reaches what was noted of the replaced event, too.
             hidden = notes is not None and notes.get("replaces") in redactions
             redaction = redactions.get(row.event_id) if row.redaction is not None else None
-            key = (row.event_id, row.redaction, hidden)
+            key = (row.event_id, row.redaction, hidden, redaction is not None and redaction.is_redacted)
             pieces = self.get(key)
             if pieces is None:
-                if hidden and notes is not None:
-                    notes = {name: value for name, value in notes.items() if name != "prev_content"}
                 because = None
-                if redaction is not None:
-                    because = client_event(members_of(redaction[1].encode(), redaction[0]), room_id=room_id)
-                members = members_of(row.json.encode(), row.event_id, version if redaction is not None else None)
+                if redaction is not None and redaction.json is not None:
+                    # Somebody may have redacted the redaction, for the reason it gives.
+                    pruned = version if redaction.is_redacted else None
+                    because = client_event(
+                        members_of(redaction.json.encode(), redaction.event_id, pruned), room_id=room_id
+                    )
+                members = members_of(row.json.encode(), row.event_id, None if row.redaction is None else version)
+                if notes is not None and (hidden or row.redaction is not None):
+                    notes = {name: value for name, value in notes.items() if name != "prev_content"}
                 pieces = (members, unsigned_members(notes, because))
                 self.put(key, pieces)
             found[row.event_id] = pieces
@@ -163,6 +170,14 @@ def _size(pieces: Pieces) -> int:
     return len(pieces[0]) + len(pieces[1]) + 400
 
 
-async def _redactions(connection: AsyncConnection, targets: set[str]) -> dict[str, tuple[str, str]]:
+class Redaction(NamedTuple):
+    """The event that redacted another one; `json` is None when the log has dropped it."""
+
+    event_id: str
+    json: str | None
+    is_redacted: bool
+
+
+async def _redactions(connection: AsyncConnection, targets: set[str]) -> dict[str, Redaction]:
     cursor = await connection.execute(SQL["redactions"], {"targets": list(targets)})
-    return {target: (redaction, pdu) for target, redaction, pdu in await cursor.fetchall()}
+    return {target: Redaction(*rest) for target, *rest in await cursor.fetchall()}

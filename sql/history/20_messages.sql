@@ -19,7 +19,7 @@ select e.event_id,
        edit.edited_at,
        x.target is not null as redacted,
        redaction.sender as redacted_by,
-       history.json_text(redaction.json, 'content', 'reason') as redaction_reason,
+       case when again.target is null then history.json_text(redaction.json, 'content', 'reason') end as redaction_reason,
        case when x.target is null and history.json_text(e.json, 'content', 'm.relates_to', 'rel_type') = 'm.thread'
            then history.json_text(e.json, 'content', 'm.relates_to', 'event_id') end as thread,
        case when x.target is null
@@ -31,6 +31,7 @@ join eventlog.events e on e.id = o.entry and e.kind = 'm'
 join roomserver.rooms r on r.nid = o.room
 left join roomserver.redactions x on x.target = e.event_id
 left join eventlog.events redaction on redaction.id = x.entry and redaction.kind in ('s', 'm')
+left join roomserver.redactions again on again.target = x.redaction
 left join lateral (
     select n.event_id,
            history.json_text(n.json, 'content', 'm.new_content', 'msgtype') as msgtype,
@@ -63,7 +64,7 @@ comment on column history.messages.edit_event_id is 'Event id of the latest edit
 comment on column history.messages.edited_at is 'When the latest edit was sent; null if there is none.';
 comment on column history.messages.redacted is 'A redaction took the words away.';
 comment on column history.messages.redacted_by is 'Who redacted it.';
-comment on column history.messages.redaction_reason is 'The reason given for it.';
+comment on column history.messages.redaction_reason is 'The reason given for it; null if none was, or the redaction was redacted.';
 comment on column history.messages.thread is 'Event id of the message that began the thread it is in; null if in none.';
 comment on column history.messages.in_reply_to is 'Event id of the message it answers; null if none.';
 comment on column history.messages.place is 'Order in the room''s timeline; negative for history that was fetched later.';

@@ -151,6 +151,38 @@ async def test_a_redacted_message_is_pruned_and_says_why(database: str) -> None:
     assert shown[kept.event_id]["content"]["body"] == "kept"
 
 
+async def test_the_reason_of_a_redaction_can_be_redacted_too(database: str) -> None:
+    with Log(database) as log:
+        room = Room(log, ALICE)
+        target = room.message(ALICE, "slander")
+        redaction = room.redact(ALICE, target, "it said: slander")
+        log.commit()
+        async with serving(database) as server:
+            alice = server.client(ALICE)
+            assert "slander" in str(await alice.get(messages(room), dir="b", limit=2))
+            room.redact(ALICE, redaction)
+            log.commit()
+            assert "slander" not in str(await alice.get(messages(room), dir="b", limit=3))
+
+
+async def test_a_message_stays_redacted_when_the_log_has_lost_the_redaction(database: str) -> None:
+    with Log(database) as log:
+        room = Room(log, ALICE)
+        target = room.message(ALICE, "regretted")
+        log.add(
+            "redactions",
+            target=target.event_id,
+            redaction="$dropped",
+            entry=log.next_entry(),
+            room=room.nid,
+            position=log.position,
+        )
+        log.commit()
+    async with serving(database) as server:
+        page = await server.client(ALICE).get(messages(room), dir="b", limit=1)
+    assert page["chunk"][0]["content"] == {}
+
+
 async def test_what_was_redacted_is_not_shown_as_the_content_before_either(database: str) -> None:
     with Log(database) as log:
         room = Room(log, ALICE)

@@ -128,6 +128,16 @@ def test_a_redacted_message_has_no_words_and_says_who_took_them(log: Log, histor
     assert "slander" not in str({**row, "redaction_reason": ""})
 
 
+def test_the_reason_of_a_redaction_can_be_redacted_too(log: Log, history: History) -> None:
+    room = Room(log, ALICE)
+    sent = room.message(ALICE, "slander")
+    redaction = room.redact(ALICE, sent, "it said: slander")
+    room.redact(ALICE, redaction)
+    log.commit()
+    row = messages(history, room)[sent.event_id]
+    assert (row["body"], row["redacted_by"], row["redaction_reason"]) == (None, ALICE, None)
+
+
 def test_encrypted_messages_are_named_as_such(log: Log, history: History) -> None:
     room = Room(log, ALICE)
     sent = room.send(
