@@ -424,7 +424,7 @@ TYPES = st.sampled_from(
         "m.room.name",
     ]
 )
-VALUES = (
+VALUES: st.SearchStrategy[Any] = (
     st.none()
     | st.integers(0, 9)
     | st.just({"signed": {"token": "x"}, "display_name": "y"})
