@@ -126,9 +126,12 @@ class Level:
 
 
 def hand_over() -> None:
-    """Hands over everything that this process counts."""
+    """Hands over everything that this process counts. Metrics never end what they measure: what fails is said."""
     for one in tuple(_kept):
-        one.hand_over()
+        try:
+            one.hand_over()
+        except Exception as error:
+            log.warning("a metric could not be handed over", error=repr(error))
 
 
 @contextlib.asynccontextmanager
@@ -148,8 +151,4 @@ async def _keep_handing_over(delay: Gauge) -> None:
         before = monotonic()
         await asyncio.sleep(SECONDS)
         delay.set(max(0.0, monotonic() - before - SECONDS))
-        try:
-            hand_over()
-        except Exception as error:
-            # Metrics never end what they measure.
-            log.warning("the metrics could not be handed over", error=repr(error))
+        hand_over()
