@@ -1,0 +1,109 @@
+"""A matrix-nio client that notes what it is told, in order.
+
+Invariant: every event of a timeline is noted once per callback, as nio parsed it, with its source.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from nio import (
+    AsyncClient,
+    AsyncClientConfig,
+    ErrorResponse,
+    Event,
+    InviteMemberEvent,
+    MatrixRoom,
+    ReceiptEvent,
+    SyncError,
+    SyncResponse,
+    TypingNoticeEvent,
+)
+
+Answer = TypeVar("Answer")
+SECONDS = 30.0
+
+
+class NioPerson:
+    """One device; `events` holds, by room, what came in the timelines, oldest first."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.client = AsyncClient(url, name, config=AsyncClientConfig(encryption_enabled=False))
+        self.events: dict[str, list[Event]] = {}
+        self.invites: dict[str, InviteMemberEvent] = {}
+        self.typing: dict[str, list[str]] = {}
+        self.receipts: dict[tuple[str, str], str] = {}
+        """By room and user: the event read last."""
+        self.left: dict[str, list[Event]] = {}
+        """The timelines of rooms that were left, which nio passes to no callback for events."""
+        self.refusals: list[str] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await self.client.close()
+
+    def listen(self) -> None:
+        """Begin to sync."""
+        client = self.client
+        client.add_event_callback(self._event, Event)
+        client.add_event_callback(self._invite, InviteMemberEvent)
+        client.add_ephemeral_callback(self._typing, TypingNoticeEvent)
+        client.add_ephemeral_callback(self._receipt, ReceiptEvent)
+        client.add_response_callback(self._refusal, SyncError)
+        client.add_response_callback(self._leaves, SyncResponse)
+        self._task = asyncio.create_task(client.sync_forever(timeout=10_000))
+
+    async def until(self, condition: Callable[[], bool], seconds: float = SECONDS) -> None:
+        """Wait until what is noted is as wanted."""
+        async with asyncio.timeout(seconds):
+            while not condition():
+                if self._task is not None and self._task.done():
+                    self._task.result()
+                await self.client.synced.wait()
+                await asyncio.sleep(0.02)
+
+    async def say(self, room_id: str, text: str) -> str:
+        """Send a message; its event id."""
+        return await self.send(room_id, {"msgtype": "m.text", "body": text})
+
+    async def send(self, room_id: str, content: dict[str, Any]) -> str:
+        """Send an m.room.message; its event id."""
+        answer = good(await self.client.room_send(room_id, "m.room.message", content))
+        return str(answer.event_id)
+
+    async def _event(self, room: MatrixRoom, event: Event) -> None:
+        self.events.setdefault(room.room_id, []).append(event)
+
+    async def _invite(self, room: MatrixRoom, event: InviteMemberEvent) -> None:
+        self.invites[room.room_id] = event
+
+    async def _typing(self, room: MatrixRoom, event: TypingNoticeEvent) -> None:
+        self.typing[room.room_id] = event.users
+
+    async def _receipt(self, room: MatrixRoom, event: ReceiptEvent) -> None:
+        for receipt in event.receipts:
+            self.receipts[room.room_id, receipt.user_id] = receipt.event_id
+
+    async def _leaves(self, response: SyncResponse) -> None:
+        for room_id, room in response.rooms.leave.items():
+            self.left.setdefault(room_id, []).extend(room.timeline.events)
+
+    async def _refusal(self, response: SyncError) -> None:
+        self.refusals.append(str(response))
+
+
+def good(answer: Answer | ErrorResponse) -> Answer:
+    """nio answers with errors as values; here they are failures."""
+    assert not isinstance(answer, ErrorResponse), answer
+    return answer
