@@ -97,6 +97,7 @@ class Process:
         """Closes everything in the opposite order."""
         if self._presence is not None:
             self._presence.cancel()
+            await asyncio.gather(self._presence, return_exceptions=True)
         await self._stack.aclose()
 
 

@@ -75,6 +75,7 @@ class SessionCache:
         self._under_way: list[set[str]] = []
         self._seen: dict[tuple[str, str], tuple[float, str | None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._tried = asyncio.Event()
         self.listening = False
 
     async def __aenter__(self) -> SessionCache:
@@ -82,6 +83,8 @@ class SessionCache:
             asyncio.create_task(self._listen(), name="sessions listen"),
             asyncio.create_task(self._write_seen(), name="sessions seen"),
         ]
+        # Until it is listened, or clear that it cannot be for now: what is asked meanwhile is looked up.
+        await self._tried.wait()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -177,6 +180,7 @@ class SessionCache:
                     # Whatever was ended while nobody listened is not known to have been.
                     self._clear()
                     self.listening = True
+                    self._tried.set()
                     delay = 0.1
                     while True:
                         async for notification in connection.notifies(timeout=PROBE_SECONDS):
@@ -185,6 +189,7 @@ class SessionCache:
                             await connection.execute("select")
             except (psycopg.Error, OSError, TimeoutError) as error:
                 log.warning("sessions lost their connection", error=str(error).strip(), again_in=delay)
+                self._tried.set()
             finally:
                 self.listening = False
             await asyncio.sleep(delay)
