@@ -358,3 +358,7 @@ limit %(most)s
 -- epochs --
 -- Every epoch with its parent and where it forked.
 select epoch, parent, forked_at from eventlog.epochs
+
+-- erased --
+-- Which of some users asked to be forgotten.
+select user_id from roomserver.erased where user_id = any (%(user_ids)s)

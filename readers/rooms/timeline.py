@@ -15,9 +15,10 @@ from psycopg import AsyncConnection
 from eventlog.pools import Pool
 from eventlog.safe_text import safe
 from matrix.filters import RoomEventFilter
+from matrix.visibility import is_content_withheld
 from readers.rooms.access import Access, lines_of
 from readers.rooms.rows import SQL, Forms, Row
-from readers.sync.event_bytes import client_event
+from readers.sync.event_bytes import client_event, members_of
 
 MOST_ROUNDS: Final = 8
 """Pages read for one request before it is answered with what there is, and where to go on."""
@@ -184,6 +185,9 @@ class Timelines:
         """The client forms of events, in order."""
         await self.learn_lines(connection, access, rows)
         pieces = await self.forms.pieces_of(connection, rows, access.version, access.room_id)
+        for row in await withheld(connection, access, rows):
+            # Not kept: what one reader gets redacted, another one was there to see.
+            pieces[row.event_id] = (members_of(row.json.encode(), row.event_id, access.version), b"")
         user_id = access.user_id
         endings: dict[str, bytes] = {}
         rendered = []
@@ -230,6 +234,23 @@ def visible(access: Access, rows: Sequence[Row]) -> list[Row]:
         # "Once ignored, the client will no longer receive events sent by that user, with the exception of state events."
         rows = [row for row in rows if row.state_key is not None or row.sender not in access.ignored]
     return list(rows)
+
+
+async def withheld(connection: AsyncConnection, access: Access, rows: Sequence[Row]) -> list[Row]:
+    """Those of some events that are served redacted, for their sender is erased and the user was not there.
+
+    Only events from outside the user's stay can be, so that a page from within it asks nothing.
+    """
+    outside = [row for row in rows if access.membership_after(row) != "join"]
+    if not outside:
+        return []
+    cursor = await connection.execute(SQL["erased"], {"user_ids": list({row.sender for row in outside})})
+    erased = {user_id for (user_id,) in await cursor.fetchall()}
+    return [
+        row
+        for row in outside
+        if is_content_withheld(sender_is_erased=row.sender in erased, membership=access.membership_after(row))
+    ]
 
 
 def takes(access: Access, wanted: RoomEventFilter, row: Row) -> bool:

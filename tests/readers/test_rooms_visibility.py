@@ -10,7 +10,7 @@ from rooms_client import V1, V3, Client, serving
 
 pytestmark = pytest.mark.postgres
 
-ALICE, BOB = "@alice:test.example", "@bob:test.example"
+ALICE, BOB, CAROL = "@alice:test.example", "@bob:test.example", "@carol:test.example"
 
 
 def path(room: Room, rest: str, version: str = V3) -> str:
@@ -193,3 +193,17 @@ async def test_events_on_a_fork_are_judged_by_the_state_of_their_line(database: 
         assert await bob.refusal(path(room, f"event/{hidden.event_id}")) == (404, "M_NOT_FOUND")
         assert (await bob.get(path(room, f"event/{shown.event_id}")))["event_id"] == shown.event_id
         assert await bob.refusal(path(room, f"relations/{hidden.event_id}", V1)) == (404, "M_NOT_FOUND")
+
+
+async def test_what_an_erased_user_said_is_redacted_for_those_who_came_later(database: str) -> None:
+    with Log(database) as log:
+        room = Room(log, ALICE)
+        room.member(BOB, "join")
+        said = room.message(BOB, "forget me")
+        room.member(CAROL, "join")
+        log.commit()
+        log.connection.execute("insert into roomserver.erased (user_id, shard, position) values (%s, 0, 1)", [BOB])
+    async with serving(database) as server:
+        path = f"{V3}/rooms/{room.room_id}/event/{said.event_id}"
+        assert (await server.client(ALICE).get(path))["content"] == {"msgtype": "m.text", "body": "forget me"}
+        assert (await server.client(CAROL).get(path))["content"] == {}
