@@ -1,6 +1,7 @@
 """What the processes print: structlog in the configured level and format, on standard output.
 
-Invariant: one entry is one line; the supervisor keeps the lines in DATA_DIR/logs.
+Invariant: one entry is one line; the supervisor keeps the lines in DATA_DIR/logs. A traceback names no values of variables, for
+among them are passwords and tokens.
 """
 
 import logging
@@ -22,9 +23,14 @@ def configure_logs(settings: Settings, component: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if settings.logging.format == "json":
-        render: list[Any] = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=_json)]
+        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        render: list[Any] = [
+            structlog.processors.ExceptionRenderer(tracebacks),
+            structlog.processors.JSONRenderer(serializer=_json),
+        ]
     else:
-        render = [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+        plain = structlog.dev.plain_traceback
+        render = [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=plain)]
     structlog.configure(
         processors=[*shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
