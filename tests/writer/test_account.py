@@ -1,5 +1,6 @@
 from typing import Any
 
+import psycopg
 import pytest
 from api_server import Api, Client
 
@@ -79,6 +80,18 @@ async def test_a_deactivated_account_has_left_its_rooms_and_cannot_come_back(api
     assert (await api.anybody.post("login", login)).refusal == (403, "M_USER_DEACTIVATED")
     localpart = alice.user_id[1:].partition(":")[0]
     assert (await api.anybody.post("register", {"username": localpart})).refusal == (400, "M_USER_IN_USE")
+
+
+async def test_who_asks_to_be_forgotten_is_erased(api: Api, writers_database: str) -> None:
+    alice, bob = await api.register(), await api.register()
+    for user, body in ((alice, {"erase": True}), (bob, {"erase": "yes"}), (bob, {"erase": False})):
+        answer = await user.post("account/deactivate", {**body, "auth": _password(user)})
+        assert answer.status == (200 if isinstance(body["erase"], bool) else 400)
+    with psycopg.connect(writers_database) as connection:
+        rows = connection.execute(
+            "select user_id from roomserver.erased where user_id = any (%s)", [[alice.user_id, bob.user_id]]
+        ).fetchall()
+    assert rows == [(alice.user_id,)]
 
 
 async def test_devices_are_listed_renamed_and_deleted(api: Api) -> None:
