@@ -1,5 +1,7 @@
 """The command line: help for everything, one sentence and an exit code for every mistake."""
 
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ def _commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[
             yield from _commands(command, (*path, name))
 
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 ALL = dict(_commands(main))
 
 
@@ -44,6 +47,27 @@ def test_every_subcommand_and_option_has_a_help_text(path: tuple[str, ...]) -> N
     result = CliRunner().invoke(main, [*path, "--help"])
     assert result.exit_code == 0
     assert command.help.split("\n")[0][:40] in result.output
+
+
+def _documented() -> Iterator[str]:
+    """Every `walden` command of the pages for people, in a block of its own or in the text."""
+    for page in ("README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (CHECKOUT / "docs").glob("*.md"))):
+        text = (CHECKOUT / page).read_text(encoding="utf-8")
+        yield from re.findall(r"(?:^|\| )bin/walden (.+?)(?: +#.*| \|.*)?$", text, re.MULTILINE)
+        yield from re.findall(r"`(?:bin/)?walden ([a-z][^`]*)`", text)
+
+
+def test_every_command_in_the_documentation_is_one_that_there_is() -> None:
+    commands = set(_documented())
+    assert {"demo", "user add alice --password-stdin", "status"} <= commands
+    for words in map(shlex.split, sorted(commands)):
+        group: click.Group | None = main
+        while group is not None:
+            _, command, words = group.resolve_command(click.Context(group), words)
+            assert command is not None
+            group = command if isinstance(command, click.Group) and words else None
+        if words:
+            command.make_context("walden", list(words))
 
 
 def _run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
