@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import psycopg
+import structlog
 
 from eventlog.append import Appended, Entry, RoomSeen, append
 from eventlog.shards import shard_of
@@ -25,6 +26,8 @@ from matrix.signatures import SigningKey
 from matrix.unpadded_base64 import encode as encode_base64
 from writer.drafts import Draft
 from writer.views import RoomView, StateKey, Views, read_views
+
+log = structlog.get_logger(__name__)
 
 CREATE: StateKey = ("m.room.create", "")
 
@@ -171,6 +174,11 @@ class Group:
         except MatrixError as error:
             fail(request, error)
             return None
+        except Exception:
+            # One request that cannot be built may not take the others of its group along.
+            log.exception("an event could not be built", room_id=request.room_id)
+            fail(request, MatrixError(500, "M_UNKNOWN", "The server could not build this event."))
+            return None
 
     def _build_room(self, request: Request, version: RoomVersion) -> Built | None:
         signer = self.signer
@@ -219,6 +227,8 @@ class Group:
         now = int(time.time() * 1000)
         try:
             for draft in drafts:
+                if draft.type == CREATE[0]:
+                    raise AuthError("The room has a create event.")
                 keys = auth_event_keys(draft.type, draft.sender, draft.state_key, draft.content, version)
                 state = {key: found for key in keys if (found := view.state.get(key)) is not None}
                 create = view.state.get(CREATE)
@@ -257,7 +267,7 @@ class Group:
                     key = (draft.type, draft.state_key)
                     before.setdefault(key, view.state.get(key))
                     view.state[key] = event
-        except (AuthError, MatrixError):
+        except BaseException:
             view.state.update(before)
             raise
         view.previous, view.depth = previous, depth

@@ -265,3 +265,17 @@ async def test_a_group_of_large_events_is_appended_in_pieces_of_about_a_megabyte
     sizes = rows(provisioned, "select sum(length(json)) from eventlog.events group by xmin")
     assert len(sizes) >= 3 and max(size for (size,) in sizes) < 1_100_000  # type: ignore[type-var]
     assert_dense_and_once(provisioned)
+
+
+async def test_a_request_that_cannot_be_built_fails_alone(provisioned: str, tmp_path: Path) -> None:
+    settings = settings_for(provisioned, tmp_path)
+    async with running(settings), talk(settings) as t:
+        room = await t.room()
+        bad = Draft(room, t.user, "m.room.create", {"room_version": "12"}, "")
+        worse = Draft(room, t.user, "m.room.message", {"body": object()})
+        results = await asyncio.gather(
+            *(t.writer.send([draft]) for draft in (t.message(room, "1"), bad, worse, t.message(room, "2"))),
+            return_exceptions=True,
+        )
+    assert [getattr(result, "status", "sent") for result in results] == ["sent", 403, 400, "sent"]
+    assert_dense_and_once(provisioned)
