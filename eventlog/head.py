@@ -95,6 +95,11 @@ class Head:
         """Whether the database answered within the last few seconds."""
         return monotonic() - self.looked_at < 5 * LOOK_SECONDS
 
+    @property
+    def unjudged(self) -> int:
+        """How many entries somebody in this process waits for."""
+        return len(self._waiting)
+
     def expect(self, entry: int) -> asyncio.Future[Verdict]:
         """A future of the verdict on an entry; whoever waits brings the timeout, and may cancel it."""
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()

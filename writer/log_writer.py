@@ -38,6 +38,8 @@ from writer.views import RoomView, StateKey, Views, read_views
 log = structlog.get_logger(__name__)
 
 MAX_QUEUE = 5_000
+# Entries of this process without a verdict: more would only make the room server's lag grow.
+MAX_UNJUDGED = 2_000
 MAX_GROUP = 100
 MAX_TRIES = 200
 # How soon a room with another process's unjudged state event is looked at again.
@@ -158,7 +160,7 @@ class LogWriter:
         version: RoomVersion | None = None,
         rest: Rest | None = None,
     ) -> list[Sent]:
-        if len(self._queue) >= MAX_QUEUE:
+        if len(self._queue) >= MAX_QUEUE or self._head.unjudged >= MAX_UNJUDGED:
             raise MatrixError(503, "M_UNKNOWN", "The server is overloaded. Try again later.")
         loop = asyncio.get_running_loop()
         request = Request(

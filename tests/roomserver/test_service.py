@@ -279,3 +279,21 @@ async def test_a_request_that_cannot_be_built_fails_alone(provisioned: str, tmp_
         )
     assert [getattr(result, "status", "sent") for result in results] == ["sent", 403, 400, "sent"]
     assert_dense_and_once(provisioned)
+
+
+async def test_load_is_shed_while_the_room_server_is_behind(
+    provisioned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("writer.log_writer.MAX_UNJUDGED", 3)
+    settings = settings_for(provisioned, tmp_path)
+    async with talk(settings) as t:
+        async with running(settings):
+            room = await t.room()
+        waiting = [asyncio.create_task(t.writer.send([t.message(room, str(i))])) for i in range(3)]
+        while t.writer._head.unjudged < 3:
+            await asyncio.sleep(0.01)
+        with pytest.raises(MatrixError) as refused:
+            await t.writer.send([t.message(room, "too much")])
+        async with running(settings):
+            await asyncio.gather(*waiting)
+    assert refused.value.status == 503
