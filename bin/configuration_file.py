@@ -4,6 +4,7 @@ Invariant: what `walden init` writes reads back to the settings that were in for
 same installation without the environment variables of the first one.
 """
 
+import inspect
 import json
 import os
 import secrets
@@ -76,7 +77,7 @@ def reference() -> str:
         "separated by commas.",
     ]
     for section, kind in sections().items():
-        lines += ["", f"## [{section}]", "", (kind.__doc__ or "").strip(), ""]
+        lines += ["", f"## [{section}]", "", inspect.cleandoc(kind.__doc__ or ""), ""]
         lines += ["| setting | type | default | environment | |", "|---|---|---|---|---|"]
         for one in described():
             if one.section == section:

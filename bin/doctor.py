@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 
 from bin.findings import Finding, error, fine, warning
+from bin.pooling import check_pooler
 from bin.preflight import check_database, check_logins
 from eventlog.configuration import ConfigurationError, Settings
 from eventlog.key_file import read_key
@@ -35,7 +36,8 @@ async def _database(settings: Settings) -> list[Finding]:
         async with await psycopg.AsyncConnection.connect(
             settings.dsn(direct=True), autocommit=True, connect_timeout=settings.database.connect_timeout
         ) as connection:
-            return [*await check_database(settings, connection), *await check_logins(settings)]
+            found = await check_database(settings, connection)
+            return [*found, *await check_logins(settings), *await check_pooler(settings)]
     except psycopg.OperationalError as problem:
         remedy = (
             "start it with `walden up`" if settings.embedded else "correct database.dsn, or start the server it names"

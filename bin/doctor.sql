@@ -27,6 +27,14 @@ select r.rolname as login, r.rolsuper as superuser, r.rolreplication as replicat
 from pg_catalog.pg_roles r left join pg_catalog.pg_roles g on g.rolname = %(group)s
 where r.rolname = current_user
 
+-- session --
+-- Settings of this session, and whose it is.
+select name, setting, current_user::text from pg_catalog.pg_settings where name = any(%(names)s)
+
+-- anything --
+-- Answers.
+select 1
+
 -- rights --
 -- Whether the component's group may do what it has to, and what nobody may.
 select kind, name, role, want, case kind

@@ -13,6 +13,7 @@ from pathlib import Path
 from psycopg import AsyncConnection, sql
 
 from eventlog.configuration import Settings
+from eventlog.pools import SESSION
 from eventlog.queries import Queries
 
 QUERIES = Queries("bin", "initialise.sql")
@@ -96,7 +97,14 @@ def _statements(one: Login, password: str, *, exists: bool) -> list[sql.Composed
     verb = sql.SQL("alter role" if exists else "create role")
     attributes = sql.SQL("login noinherit replication" if not one.group else "login")
     made = [sql.SQL("{} {} {} password {}").format(verb, name, attributes, sql.Literal(password))]
-    return [*made, sql.SQL("grant {} to {}").format(group, name)] if one.group else made
+    if not one.group:
+        return made
+    made.append(sql.SQL("grant {} to {}").format(group, name))
+    if one.role == "history":
+        return made
+    # Not only from the client: what goes through a pooler comes without options.
+    change = sql.SQL("alter role {} set {} = {}")
+    return made + [change.format(name, sql.Identifier(key), sql.Literal(value)) for key, value in SESSION.items()]
 
 
 def _read(data_dir: Path) -> dict[str, dict[str, str]]:

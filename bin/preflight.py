@@ -210,7 +210,10 @@ async def check_logins(settings: Settings) -> list[Finding]:
             found.append(await _login(settings, role))
         except (psycopg.Error, ConfigurationError) as problem:
             text = f"the login for {role} does not get in: {str(problem).strip()}"
-            found.append(error("logins", text, "run `walden init`, or correct the DSN"))
+            remedy = "run `walden init`, or correct the DSN"
+            if role == "replication" and not settings.pooler:
+                remedy += "; if database.dsn goes through a pooler, set database.direct_dsn past it"
+            found.append(error("logins", text, remedy))
     return found
 
 

@@ -6,6 +6,9 @@ is ended by the server, and asking the pool for a connection gives up after the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
@@ -17,7 +20,16 @@ STATEMENT_SECONDS = 60
 # Planning over some thirty partitions takes ten times as long as most statements run (8 ms and 0.8 ms, measured on a page of 100
 # events), and what is planned with the values at hand is no better: every query here is a look-up by index. A partition that was
 # empty when a plan was made must not be read from end to end once it is full.
-PLANNING = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off"
+PLANNING = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
+
+SESSION: Final[Mapping[str, str]] = {
+    "statement_timeout": f"{STATEMENT_SECONDS}s",
+    "idle_in_transaction_session_timeout": f"{STATEMENT_SECONDS}s",
+    "lock_timeout": "30s",
+    **PLANNING,
+}
+"""What every session of a component has set. The logins that `walden init` makes have it from their roles as well, for a
+pooler hands on no options of a client."""
 
 Pool = AsyncConnectionPool[AsyncConnection]
 
@@ -25,23 +37,29 @@ Pool = AsyncConnectionPool[AsyncConnection]
 def component_dsn(settings: Settings, role: Role, *, direct: bool = False, name: str = "") -> str:
     """The role's DSN with Walden's session settings and an application name that `walden status` can read."""
     dsn = settings.dsn(role, direct=direct)
-    present = conninfo_to_dict(dsn)
-    options = (
-        f"{present.get('options') or ''} -c statement_timeout={STATEMENT_SECONDS}s"
-        f" -c idle_in_transaction_session_timeout={STATEMENT_SECONDS}s -c lock_timeout=30s {PLANNING}"
-    ).strip()
-    more = {} if role == "replication" else {"options": options}
-    return make_conninfo(dsn, application_name=f"walden {name or role}", **more)
+    name = f"walden {name or role}"
+    if role == "replication" or (settings.pooler and not direct):
+        return make_conninfo(dsn, application_name=name)
+    ours = [f"-c {setting}={value}" for setting, value in SESSION.items()]
+    options = " ".join([str(conninfo_to_dict(dsn).get("options") or ""), *ours]).strip()
+    return make_conninfo(dsn, application_name=name, options=options)
 
 
 def make_pool(settings: Settings, role: Role, *, name: str = "", pool_max: int | None = None) -> Pool:
-    """A closed pool for one role; `async with` it. Connections are autocommit and prepare what they run twice."""
+    """A closed pool for one role; `async with` it.
+
+    Connections are autocommit, and prepare what they run twice unless database.prepare is off.
+    """
     return AsyncConnectionPool(
         component_dsn(settings, role, name=name),
         connection_class=AsyncConnection,
         min_size=min(settings.database.pool_min, pool_max or settings.database.pool_max),
         max_size=pool_max or settings.database.pool_max,
-        kwargs={"autocommit": True, "prepare_threshold": 1, "connect_timeout": settings.database.connect_timeout},
+        kwargs={
+            "autocommit": True,
+            "prepare_threshold": 1 if settings.database.prepare else None,
+            "connect_timeout": settings.database.connect_timeout,
+        },
         timeout=settings.database.connect_timeout,
         max_waiting=4096,
         open=False,

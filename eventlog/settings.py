@@ -116,7 +116,15 @@ class Federation:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Database:
-    """Where the database is. Without a DSN, an embedded PostgreSQL 18 in the data directory."""
+    """Where the database is. Without a DSN, an embedded PostgreSQL 18 in the data directory.
+
+    Pooled queries may go through PgBouncer, in transaction pooling mode: `dsn` is the way through it, `direct_dsn` the way
+    past it, with the same database and login; set-up, replication and LISTEN always go past. The logins that `walden init`
+    makes carry their session settings (`statement_timeout` and others) themselves, for PgBouncer refuses them from clients;
+    give them to logins of your own with the `alter role … set …` that `walden doctor` prints. PgBouncer has to know the
+    logins, best by `auth_query`; its `default_pool_size` should be at least four for every API process. Before PgBouncer
+    1.21, or without its `max_prepared_statements`, set `prepare = false`.
+    """
 
     dsn: str = setting("", "libpq DSN or URL for set-up and pooled queries. Empty: the embedded database.", secret=True)
     direct_dsn: str = setting("", "DSN past any pooler, for replication and LISTEN. Empty: database.dsn.", secret=True)
@@ -128,6 +136,7 @@ class Database:
     history_dsn: str = setting("", "DSN of people who query `history`. Empty: likewise.", secret=True)
     pool_min: int = setting(2, "Connections a process keeps open per role.", minimum=1)
     pool_max: int = setting(8, "Connections a process opens at most per role.", minimum=1)
+    prepare: bool = setting(True, "Prepare pooled statements. Off: for a pooler that cannot keep them apart.")
     connect_timeout: int = setting(10, "Seconds to wait for a connection.", minimum=1)
     embedded_shared_buffers: str = setting("128MB", "shared_buffers of the embedded database.")
     embedded_max_connections: int = setting(120, "max_connections of the embedded database.", minimum=20)
@@ -233,6 +242,11 @@ class Settings:
     def embedded(self) -> bool:
         """Whether the database is the embedded one."""
         return not self.database.dsn
+
+    @property
+    def pooler(self) -> bool:
+        """Whether pooled queries may go through a pooler: there is another way past it."""
+        return bool(self.database.direct_dsn)
 
     def dsn(self, role: Role = "owner", *, direct: bool = False) -> str:
         """Connection string of one role; `direct` (always so for replication) goes past a pooler.

@@ -58,6 +58,9 @@ def _check_logins(settings: Settings) -> None:
                 [f"walden_{role}"],
             ).fetchone()
             assert row == (False, False, True)
+            # Without options from the client, as through a pooler.
+            (timeout,) = connection.execute("show statement_timeout").fetchone() or ("",)
+            assert timeout == ("0" if role == "history" else "1min")
     with psycopg.connect(settings.dsn("replication")) as connection:
         row = connection.execute(
             "select rolsuper, rolreplication, has_schema_privilege('eventlog', 'usage') from pg_roles"
