@@ -15,7 +15,7 @@ import orjson
 import structlog
 
 from readers.sync.event_bytes import client_event
-from readers.sync.events import Events
+from readers.sync.events import Events, replaced_by
 from readers.sync.outputs import Output
 from readers.sync.rooms import Receipt, Room, Rooms, Typing
 from readers.sync.unread import PUSH_RULES, Unread, evaluator_of
@@ -90,7 +90,7 @@ class Current:
                     room.basis = None
             self.rooms.add(room, output)
             if output.kind == "s":
-                self.events.add(output)
+                self.events.learn(output)
             self._concern_room(nid, output)
         if output.annotation is not None and (members := output.notes.get("members")) is not None:
             for user_id, new, old in members:
@@ -108,12 +108,14 @@ class Current:
     def place(self, user: User, nid: int, room_id: str, shard: int, position: int, new: str, old: str | None) -> None:
         """Carries a membership change out."""
         before = user.rooms.get(nid)
-        joined_at = None if before is None else before.joined_at
+        joined_at, left_at = (None, None) if before is None else (before.joined_at, before.left_at)
         if new == "j" and old != "j":
             joined_at = position
+        if old == "j" and new != "j":
+            left_at = position
         if new != "j" or old != "j":
             user.unread.pop(nid, None)
-        self.users.place(user, nid, Stay(room_id, shard, new, position, joined_at))
+        self.users.place(user, nid, Stay(room_id, shard, new, position, joined_at, left_at))
 
     def learn(self, user: User, kind: str, content: Any) -> None:
         """Takes what global account data says to the server."""
@@ -129,11 +131,13 @@ class Current:
         for entry in room.entries:
             if entry.event_id == target:
                 if version is None or output.type != "m.room.redaction":
+                    # The redaction came first, or nobody here has asked for the room yet: the tables know.
                     self.rooms.forget_entries(room, output.position - 1)
-                else:
-                    entry.redact(client_event(output.members), version)
-                    room.fragments = {}
-                return
+                    return
+                entry.redact(client_event(output.members), version)
+            elif replaced_by(entry) == target:
+                entry.redact_replaced()
+        room.fragments = {}
 
     def _apply_user_entry(self, output: Output) -> None:
         if output.type == "m.receipt":
@@ -165,6 +169,10 @@ class Current:
                 if not body.get("room_id"):
                     self.learn(user, body["type"], body["content"])
                 self._concern(user, output)
+        elif output.type == "forget" and output.room is not None:
+            user = self.users.get(output.sender)
+            if user is not None and (stay := user.rooms.get(output.room)) is not None and stay.membership in "lb":
+                user.rooms[output.room] = stay._replace(forgotten=True)
 
     def _apply_typing(self, output: Output) -> None:
         notice = output.notes.get("typing")
@@ -210,6 +218,13 @@ class Current:
         user.last[output.shard] = output.position
         if user.waiters:
             self._woken.add(user)
+
+    def leave(self) -> None:
+        """These caches are given up: everybody who waits looks again."""
+        for user in self.users:
+            user.nudged_at = monotonic()
+            self._woken.add(user)
+        self._wake()
 
     def _wake(self) -> None:
         for user in self._woken:

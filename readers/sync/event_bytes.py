@@ -77,12 +77,11 @@ def _cut(pdu: bytes, event_id: str) -> bytes | None:
 def unsigned_members(annotation: Mapping[str, Any] | None, redacted_because: bytes | None = None) -> bytes:
     """The members of `unsigned` that are the same for everybody; empty bytes when there are none.
 
-    `annotation` is the output's; `redacted_because` the client form of the redaction that took the content away. The content
-    before is left out of a redacted event, whose own content it outlives otherwise.
+    `annotation` is the output's; `redacted_because` the client form of the redaction that took the content away.
     """
     parts = []
     if annotation is not None:
-        if redacted_because is None and "prev_content" in annotation:
+        if "prev_content" in annotation:
             parts.append(b'"prev_content":' + orjson.dumps(annotation["prev_content"]))
         if "prev_sender" in annotation:
             parts.append(b'"prev_sender":' + orjson.dumps(annotation["prev_sender"]))

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
+from operator import lt
 from time import monotonic
 from typing import Final
 
@@ -49,7 +50,10 @@ Apply = Callable[[list[Output]], None]
 class Feed:
     """Follows the outputs; `async with` it. `positions` are those applied, by shard."""
 
-    def __init__(self, replication_dsn: str, head: Head, pool: Pool, apply: Apply) -> None:
+    def __init__(self, replication_dsn: str, head: Head, pool: Pool, apply: Apply, parted: Callable[[], None]) -> None:
+        """`parted` is called when the database has gone back to an earlier time or begun another epoch."""
+        self._parted = parted
+        self._epoch = ""
         self._dsn = replication_dsn
         self._head = head
         self._pool = pool
@@ -74,6 +78,7 @@ class Feed:
 
     async def __aenter__(self) -> Feed:
         self.positions = list(self._head.positions)
+        self._epoch = self._head.epoch
         self._ready = [{} for _ in self.positions]
         self._missing_since = [None] * len(self.positions)
         self._head.watch(self.release)
@@ -92,12 +97,14 @@ class Feed:
         """Raises what ended one of the tasks: a reader without them would answer with the past for ever."""
         for task in self._tasks:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-                raise error
+                raise RuntimeError("sync no longer follows the outputs") from error
 
     def release(self) -> None:
         """Applies what is complete and committed. Runs on the loop whenever the head or the stream has moved."""
         if self._busy:
             return
+        if self._head.epoch != self._epoch or any(map(lt, self._head.positions, self.positions)):
+            self._part()
         released: list[Output] = []
         for shard, start in enumerate(self.positions):
             position, head, ready = start, self._head.positions[shard], self._ready[shard]
@@ -113,6 +120,17 @@ class Feed:
                 self._missing_since[shard] = None
         if released:
             self._apply(released)
+
+    def _part(self) -> None:
+        """What has been applied may belong to an abandoned future: begin where the database now is."""
+        log.warning("sync begins anew with another epoch", epoch=self._head.epoch, positions=self._head.positions)
+        self._epoch = self._head.epoch
+        self.positions[:] = self._head.positions
+        for ready in self._ready:
+            ready.clear()
+        self._incomplete.clear()
+        self._missing_since = [None] * len(self.positions)
+        self._parted()
 
     async def _fill(self) -> None:
         """Reads from the tables what the stream did not bring in time."""

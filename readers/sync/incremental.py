@@ -5,7 +5,7 @@ Invariant: a plan is made in one go, without waiting, so that everything in it i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from readers.sync.current import Current
 from readers.sync.members import HEROES, Lacking
@@ -79,22 +79,8 @@ def plan_initial(
                 plan.typing[nid] = users
         elif stay.membership in "ik":
             plan.invites[nid] = stay
-        elif stay.joined_at is not None and (
-            (shape.filter.room.include_leave and not stay.forgotten) or nid in changed
-        ):
-            plan.asks.append(
-                RoomAsk(
-                    nid,
-                    stay.room_id,
-                    stay.shard,
-                    0,
-                    stay.position,
-                    None,
-                    stay.joined_at,
-                    left=True,
-                    receipts_after=None,
-                )
-            )
+        elif stay.left_at is not None and ((shape.filter.room.include_leave and not stay.forgotten) or nid in changed):
+            plan.asks.append(_left(nid, stay, 0, stay.left_at, None))
     return plan
 
 
@@ -151,55 +137,33 @@ def _plan_move(plan: Plan, nid: int, stay: Stay, moves: list[Change], now: Posit
             plan.asks.append(RoomAsk(nid, stay.room_id, shard, 0, now[shard], None, stay.joined_at, fresh=True))
     elif stay.membership in "ik":
         plan.invites[nid] = stay
-    elif first == "j" and all(move.new == "j" for move in moves[:-1]):
-        plan.asks.append(
-            RoomAsk(
-                nid,
-                stay.room_id,
-                shard,
-                position,
-                stay.position,
-                position,
-                stay.joined_at,
-                left=True,
-                receipts_after=None,
-            )
-        )
-    elif any(move.new == "j" for move in moves):
-        # Joined and left in between: the room as it was until then, which the client has never seen.
-        leave = next(m for i, m in enumerate(moves) if m.new in "lb" and (moves[i - 1].new if i else first) == "j")
-        for i, move in enumerate(moves):
-            if move.new in "lb" and (moves[i - 1].new if i else first) == "j":
-                leave = move
-        plan.asks.append(
-            RoomAsk(
-                nid,
-                stay.room_id,
-                shard,
-                0,
-                leave.position,
-                None,
-                stay.joined_at,
-                fresh=True,
-                left=True,
-                receipts_after=None,
-            )
-        )
-    else:
-        # Never in it: a rejected or withdrawn invite, a ban. Its own event is all there is to see.
-        plan.asks.append(
-            RoomAsk(
-                nid,
-                stay.room_id,
-                shard,
-                stay.position - 1,
-                stay.position,
-                stay.position,
-                stay.position,
-                left=True,
-                receipts_after=None,
-            )
-        )
+    elif stay.left_at is not None and stay.left_at > position:
+        # The room as it was until the user left, and all of it if the client has not seen the whole stay.
+        before = [move for move in moves if move.position < stay.left_at]
+        stayed = first == "j" and all(move.new == "j" for move in before)
+        if stayed:
+            plan.asks.append(_left(nid, stay, position, stay.left_at, position))
+        else:
+            plan.asks.append(_left(nid, stay, 0, stay.left_at, None, fresh=True))
+    elif first in ("i", "k"):
+        # Never in it: a rejected or withdrawn invite. Its own event is all there is to see.
+        ask = _left(nid, stay, stay.position - 1, stay.position, stay.position)
+        plan.asks.append(replace(ask, joined_at=stay.position))
+
+
+def _left(nid: int, stay: Stay, after: int, upto: int, known: int | None, *, fresh: bool = False) -> RoomAsk:
+    return RoomAsk(
+        nid,
+        stay.room_id,
+        stay.shard,
+        after,
+        upto,
+        known,
+        stay.joined_at,
+        fresh=fresh,
+        left=True,
+        receipts_after=None,
+    )
 
 
 def _delta(nid: int, stay: Stay, position: int, now: Positions) -> RoomAsk:
@@ -238,6 +202,8 @@ def _take_members(
     """What is told beside the timeline: counts, heroes, members lazily. False if the caches cannot know it."""
     members, timeline = recent.room.members, recent.timeline
     for output in timeline:
+        if output.line or output.unchecked:
+            return False
         if output.annotation is not None:
             if "state" in output.notes:
                 return False

@@ -62,6 +62,7 @@ class Output:
         "line",
         "position",
         "redaction",
+        "replaced_redacted",
         "room",
         "room_id",
         "sender",
@@ -70,6 +71,7 @@ class Output:
         "timeline",
         "txn_id",
         "type",
+        "unchecked",
         "verdict",
     )
 
@@ -104,6 +106,10 @@ class Output:
         self.json = b""
         self.redaction: tuple[bytes, RoomVersion] | None = None
         """The client form of the redaction that took the content away, and the version that says what stays."""
+        self.replaced_redacted = False
+        """Whether the state event it replaced has been redacted: what is noted of that content is not told then."""
+        self.unchecked = False
+        """Whether it may have replaced an event that was redacted before, so that this has to be looked up."""
         self._members: bytes | None = None
         self._unsigned: bytes | None = None
         self._joined: bytes | None = None
@@ -144,6 +150,11 @@ class Output:
         self.redaction = (because, version)
         self._members = self._unsigned = self._joined = None
 
+    def redact_replaced(self) -> None:
+        """The redaction of the state event it replaced has taken effect."""
+        self.replaced_redacted = True
+        self._unsigned = self._joined = None
+
     @property
     def members(self) -> bytes:
         """The members of the client form, see `readers.rendering.members_of`."""
@@ -158,6 +169,8 @@ class Output:
         if self._unsigned is None:
             because = None if self.redaction is None else self.redaction[0]
             notes = self.notes if self.state_key is not None else None
+            if notes and (self.replaced_redacted or because is not None):
+                notes = {name: value for name, value in notes.items() if name != "prev_content"}
             self._unsigned = unsigned_members(notes, because)
         return self._unsigned
 

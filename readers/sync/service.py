@@ -71,12 +71,17 @@ class SyncService:
     async def __aenter__(self) -> SyncService:
         await self._read_epochs()
         self.current = Current([])
-        self.feed = Feed(self._replication_dsn, self._head, self._pool, self._apply)
+        self.feed = Feed(self._replication_dsn, self._head, self._pool, self._apply, self._begin)
         await self._stack.enter_async_context(self.feed)
-        self.current = Current(self.feed.positions)
+        self._begin()
+        return self
+
+    def _begin(self) -> None:
+        """Begins with empty caches, as of the positions that are now the feed's."""
+        former, self.current = self.current, Current(self.feed.positions)
         self._answers = Answers(self.current, self._pool, lambda: self._token)
         self._moved()
-        return self
+        former.leave()
 
     def stop(self) -> None:
         """Answers all who wait, and lets nobody wait from now on: the process is about to end."""
@@ -112,37 +117,39 @@ class SyncService:
 
     async def sync(self, request: SyncRequest, gone: Disconnected | None = None) -> bytes:
         """The response body. Waits up to the request's timeout for something to say."""
+        self.feed.check()
         session = self._sessions.of(request.user_id, request.device_id)
-        user = await self._active(request.user_id)
-        deadline = monotonic() + request.timeout
-        if request.since == self._token and not request.full_state:
-            place = Place(tuple(self.feed.positions))
-        else:
-            place = await self._place(request)
-        due = place.positions is None or place.anew or request.full_state
-        checked, nudged_at = place.positions, session.answered_at
         session.begin(request.since)
+        deadline, nudged_at = monotonic() + request.timeout, session.answered_at
+        current: Current | None = None
         ended = False
         while True:
-            if user is not self.current.users.get(request.user_id):
+            if current is not self.current:
+                # At first, and again if the database begins another epoch meanwhile.
+                current = self.current
                 user = await self._active(request.user_id)
-            if due or checked is None or user.nudged_at > nudged_at or any(map(gt, user.last, checked)):
+                place = await self._place(request)
+                due, checked = place.positions is None or place.anew or request.full_state, place.positions
+                continue
+            if user is not current.users.get(request.user_id):
+                user = await self._active(request.user_id)
+            elif due or checked is None or user.nudged_at > nudged_at or any(map(gt, user.last, checked)):
                 nudged_at = monotonic()
                 checked, body = await self._answers.answer(user, session, request, place)
                 if body is not None:
                     (metrics.INCREMENTAL if request.since else metrics.INITIAL).count += 1
                     return body
-                # What came while the tables were read has woken nobody: look again before waiting.
                 due = False
-                continue
-            # Nothing concerns the user up to here, so that whoever is sent away now has missed nothing.
-            checked = tuple(self.feed.positions)
-            left = deadline - monotonic()
-            if left <= 0 or ended or self._stopping or self._waiting >= MOST_WAITERS:
-                session.answer(self._token)
-                metrics.EMPTY.count += 1
-                return self._empty
-            ended = await self._wait(user, left, gone)
+                # What came while the tables were read has woken nobody: look again before waiting.
+            else:
+                # Nothing concerns the user up to here, so that whoever is sent away now has missed nothing.
+                checked = tuple(self.feed.positions)
+                left = deadline - monotonic()
+                if left <= 0 or ended or self._stopping or self._waiting >= MOST_WAITERS:
+                    session.answer(self._token)
+                    metrics.EMPTY.count += 1
+                    return self._empty
+                ended = await self._wait(user, left, gone)
 
     async def _wait(self, user: User, seconds: float, gone: Disconnected | None) -> bool:
         """Waits until the user is concerned; True when the time is up or the client has gone."""
@@ -175,6 +182,8 @@ class SyncService:
     async def _place(self, request: SyncRequest) -> Place:
         if not request.since:
             return Place(None)
+        if request.since == self._token:
+            return Place(tuple(self.feed.positions))
         token = parse_token(request.since, len(self.feed.positions))
         here = tuple(self.feed.positions)
         if token.epoch == self._head.epoch and all(a <= b for a, b in zip(token.positions, here, strict=True)):
@@ -215,9 +224,9 @@ class SyncService:
             loaded.set_exception(error if isinstance(error, Exception) else RuntimeError("loading was cancelled"))
             loaded.exception()
             raise
-        for nid, room_id, shard, version, membership, position, joined_at, forgotten in rows:
+        for nid, room_id, shard, version, *stay in rows:
             self.current.events.learn_version(nid, version)
-            users.place(user, nid, Stay(room_id, shard, membership, position, joined_at, forgotten))
+            users.place(user, nid, Stay(room_id, shard, *stay))
         for kind, content in told:
             if not any(entry.type == kind for entry in user.account_data):
                 self.current.learn(user, kind, orjson.loads(content))

@@ -33,7 +33,13 @@ select definition from writer.filters where user_id = %(user_id)s and filter_id 
 -- rooms_of_user --
 -- Where a user stands with every room as of positions by shard.
 select m.room, n.room_id, n.shard, n.room_version, coalesce(s.membership, m.membership)::text, coalesce(s.valid_from, m.position),
-       case when m.joined_at <= (%(now)s::bigint[])[n.shard + 1] then m.joined_at end, m.forgotten
+       case when m.joined_at <= (%(now)s::bigint[])[n.shard + 1] then m.joined_at end,
+       case when m.joined_at is not null and coalesce(s.membership, m.membership) <> 'j' then (
+           select max(j.valid_to) from roomserver.state j
+           where j.room = m.room and j.type = 'm.room.member' and j.state_key = m.user_id and j.line = 0 and j.membership = 'j'
+             and j.valid_to <= (%(now)s::bigint[])[n.shard + 1]
+       ) end,
+       m.forgotten
 from roomserver.memberships m
 join roomserver.rooms n on n.nid = m.room
 left join roomserver.state s on s.room = m.room and s.type = 'm.room.member' and s.state_key = m.user_id and s.line = 0
@@ -118,6 +124,10 @@ left join (
     join eventlog.events z on z.id = d.entry and z.kind in ('s', 'm')
 ) x on x.target = e.event_id
 
+-- redacted --
+-- Which of some events have been redacted.
+select target from roomserver.redactions where target = any(%(targets)s)
+
 -- states --
 -- The whole state of rooms after a position, member events aside unless they are wanted.
 select r.i::int, s.type, s.state_key, s.valid_from, s.entry
@@ -147,11 +157,17 @@ join roomserver.state s on s.room = r.room and s.type = 'm.room.member' and s.st
 where s.entry is not null
 
 -- key_history --
--- A state key of rooms over time: who was a member when, what the history visibility was when.
-select r.i::int, s.valid_from, s.valid_to, s.membership::text, s.entry
+-- A state key of rooms over time, on all lines: who was a member when, what the history visibility was when.
+select r.i::int, s.line, s.valid_from, s.valid_to, s.membership::text, s.entry
 from unnest(%(rooms)s::bigint[]) with ordinality as r (room, i)
-join roomserver.state s on s.room = r.room and s.type = %(type)s and s.state_key = %(state_key)s and s.line = 0
-order by r.i, s.valid_from
+join roomserver.state s on s.room = r.room and s.type = %(type)s and s.state_key = %(state_key)s
+order by r.i, s.line, s.valid_from
+
+-- lines --
+-- Where state lines off their rooms' main lines forked from them.
+select r.i::int, l.line, l.base_position
+from unnest(%(rooms)s::bigint[], %(lines)s::integer[]) with ordinality as r (room, line, i)
+join roomserver.lines l on l.room = r.room and l.line = r.line
 
 -- summaries --
 -- Member counts of rooms after a position.

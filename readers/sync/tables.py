@@ -6,7 +6,6 @@ asked for, so that it can stand beside what the caches say.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from matrix.filters import RoomEventFilter
 from matrix.room_versions import RoomVersion
 from matrix.visibility import history_visibility_of, is_visible, user_may_see
 from readers.rendering import MEMBERSHIPS
+from readers.rooms.access import Course
 from readers.sync.events import Events
 from readers.sync.feed import SQL
 from readers.sync.members import HEROES
@@ -68,14 +68,14 @@ class RoomView:
     receipts: list[Receipt] = field(default_factory=list)
 
 
-Spans = list[tuple[int, int, Any]]
-"""A state key over time: (from, to, value), in order; valid_from <= position < valid_to."""
+@dataclass(slots=True)
+class History:
+    """What decides on visibility in a room: the user's membership and the history visibility over time, on each line."""
 
-
-def value_at(spans: Spans, position: int) -> Any:
-    """The value that stood after a position, or None."""
-    index = bisect_right(spans, position, key=lambda span: span[0]) - 1
-    return spans[index][2] if index >= 0 and position < spans[index][1] else None
+    memberships: Course = field(default_factory=lambda: Course("leave"))
+    visibilities: Course = field(default_factory=lambda: Course("shared"))
+    bases: dict[int, int] = field(default_factory=lambda: {0: 0})
+    joined_until: int = 0
 
 
 class Tables:
@@ -122,17 +122,17 @@ class Tables:
         most = limit + 1 if chosen.contains_url is None and not self._user.ignored else limit * 3 + 1
         found = await self._newest(wanted, chosen, most)
         histories = await self._histories(
-            [v for v, f in zip(wanted, found, strict=True) if f and _reaches_back(v.ask, f[-1])]
+            [(v, f) for v, f in zip(wanted, found, strict=True) if f and _needs_history(v.ask, f)]
         )
         for view in views:
             view.prev_batch = view.ask.upto
             view.limited = view.ask.fresh
         for view, newest_first in zip(wanted, found, strict=True):
-            members, visibilities = histories.get(view.ask.nid, (None, None))
+            history = histories.get(view.ask.nid)
             view.limited |= len(newest_first) == most
             for output in newest_first:
-                word = self._membership(view.ask, output, members)
-                if members is not None and not self._may_see(view.ask, output, members, visibilities or []):
+                word = self._membership(view.ask, output, history)
+                if history is not None and not self._may_see(output, history):
                     # What lies before is told by `state`: a timeline with a hole would lose the state changes in it.
                     view.limited = True
                     break
@@ -154,6 +154,7 @@ class Tables:
                 room = self._rooms.get(view.ask.nid)
                 if room is not None:
                     found[number] = room.newest(view.ask.after, view.ask.upto, most)
+        await self._events.check(self._connection, [output for entries in found for output in entries or ()])
         lacking = [number for number, entries in enumerate(found) if entries is None]
         if lacking:
             rows = await self._query(
@@ -178,27 +179,30 @@ class Tables:
             return True
         return chosen.contains_url is not None and has_url(output) is not chosen.contains_url
 
-    def _membership(self, ask: RoomAsk, output: Output, members: Spans | None) -> str:
+    def _membership(self, ask: RoomAsk, output: Output, history: History | None) -> str:
         """The user's membership at the event, "including any changes caused by the event" (MSC4115)."""
-        if members is None:
-            if ask.left and output.type == "m.room.member" and output.state_key == self._user.user_id:
-                changed = output.notes.get("members") or []
-                return next((MEMBERSHIPS[new] for user_id, new, _ in changed if user_id == self._user.user_id), "leave")
-            return "join"
-        return MEMBERSHIPS.get(value_at(members, output.timeline or 0) or "l", "leave")
+        if history is not None:
+            return history.memberships.after(output.position, output.line, history.bases.get(output.line, 0))
+        if ask.left and output.type == "m.room.member" and output.state_key == self._user.user_id:
+            changed = output.notes.get("members") or []
+            return next((MEMBERSHIPS[new] for user_id, new, _ in changed if user_id == self._user.user_id), "leave")
+        return "join"
 
-    def _may_see(self, ask: RoomAsk, output: Output, members: Spans, visibilities: Spans) -> bool:
-        """History visibility, as of the state before the event on the main line."""
-        before = (output.timeline or 0) - 1
-        membership = MEMBERSHIPS.get(value_at(members, before) or "l", "leave")
-        visibility = value_at(visibilities, before) or "shared"
-        joined_since = any(start > before and letter == "j" and start <= ask.upto for start, _, letter in members)
+    def _may_see(self, output: Output, history: History) -> bool:
+        """History visibility, by the state before the event on its own line."""
+        base = history.bases.get(output.line)
+        if base is None:
+            return False
+        before = output.position - 1
+        membership = history.memberships.after(before, output.line, base)
+        visibility = history.visibilities.after(before, output.line, base)
+        joined_since = before < history.joined_until
         if is_visible(visibility, membership, joined_since=joined_since):
             return True
         if output.type not in ("m.room.member", "m.room.history_visibility"):
             return False
         event = self._event(output)
-        return event is None or user_may_see(
+        return event is not None and user_may_see(
             event, self._user.user_id, visibility=visibility, membership=membership, joined_since=joined_since
         )
 
@@ -209,22 +213,30 @@ class Tables:
     def _version(self, output: Output) -> RoomVersion | None:
         return self._events.versions.get(output.room or 0)
 
-    async def _histories(self, views: list[RoomView]) -> dict[int, tuple[Spans, Spans]]:
-        """The user's membership and the history visibility over time, of rooms whose timeline reaches back before the stay."""
-        if not views:
+    async def _histories(self, found: list[tuple[RoomView, list[Output]]]) -> dict[int, History]:
+        """What decides on visibility in rooms whose timeline reaches back before the user's stay, or off the main line."""
+        if not found:
             return {}
-        rooms = [view.ask.nid for view in views]
-        found: dict[int, tuple[Spans, Spans]] = {nid: ([], []) for nid in rooms}
-        for i, start, end, letter, _ in await self._query(
+        rooms = [view.ask.nid for view, _ in found]
+        histories = {nid: History() for nid in rooms}
+        for i, line, start, end, letter, _ in await self._query(
             "key_history", rooms=rooms, type="m.room.member", state_key=self._user.user_id
         ):
-            found[rooms[i - 1]][0].append((start, end, letter))
+            histories[rooms[i - 1]].memberships.add(line, start, end, MEMBERSHIPS.get(letter, "leave"))
         rows = await self._query("key_history", rooms=rooms, type="m.room.history_visibility", state_key="")
-        events = await self._fetch({row[4] for row in rows if row[4] is not None})
-        for i, start, end, _, entry in rows:
+        events = await self._fetch({row[5] for row in rows if row[5] is not None})
+        for i, line, start, end, _, entry in rows:
             event = self._event(events[entry]) if entry in events else None
-            found[rooms[i - 1]][1].append((start, end, history_visibility_of(event)))
-        return found
+            histories[rooms[i - 1]].visibilities.add(line, start, end, history_visibility_of(event))
+        lines = [(view.ask.nid, line) for view, outputs in found for line in {o.line for o in outputs if o.line}]
+        if lines:
+            for i, line, base in await self._query(
+                "lines", rooms=[nid for nid, _ in lines], lines=[line for _, line in lines]
+            ):
+                histories[lines[i - 1][0]].bases[line] = base
+        for history in histories.values():
+            history.joined_until = history.memberships.end_of_last("join")
+        return histories
 
     async def _read_summaries(self, views: list[RoomView]) -> None:
         asked = [view for view in views if view.ask.known is None or _changes_members(view)]
@@ -343,9 +355,10 @@ class Tables:
             asked[i - 1].receipts.append(Receipt(*row))
 
 
-def _reaches_back(ask: RoomAsk, oldest: Output) -> bool:
-    """Whether the timeline may hold events from before the user's stay."""
-    return ask.joined_at is None or (oldest.timeline or 0) < ask.joined_at
+def _needs_history(ask: RoomAsk, newest_first: list[Output]) -> bool:
+    """Whether the timeline may hold events from before the user's stay, or with a state of their own."""
+    oldest = newest_first[-1].timeline or 0
+    return ask.joined_at is None or oldest < ask.joined_at or any(output.line for output in newest_first)
 
 
 def _changes_members(view: RoomView) -> bool:

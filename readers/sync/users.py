@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from matrix.push_evaluation import DEFAULT_EVALUATOR, Evaluator
@@ -22,13 +23,17 @@ MOST_CHANGES: Final = 200
 
 
 class Stay(NamedTuple):
-    """A membership: the room, the letter (j i l b k), the position it became so, and where the present stay as a member began."""
+    """A membership: the room, the letter (j i l b k) and the position since which it is so.
+
+    `joined_at` and `left_at` are where the present or last stay as a member began, and where the last one ended; None: never.
+    """
 
     room_id: str
     shard: int
     membership: str
     position: int
     joined_at: int | None
+    left_at: int | None = None
     forgotten: bool = False
 
 
@@ -113,6 +118,9 @@ class Users:
 
     def __len__(self) -> int:
         return len(self._users)
+
+    def __iter__(self) -> Iterator[User]:
+        return iter(self._users.values())
 
     def get(self, user_id: str) -> User | None:
         """The user if active."""

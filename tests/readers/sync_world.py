@@ -183,9 +183,21 @@ class Client:
     rooms: dict[str, RoomModel] = field(default_factory=dict)
     account_data: dict[str, Any] = field(default_factory=dict)
     last: Json = field(default_factory=dict)
+    received: dict[str, Json] = field(default_factory=dict)
+    """Every event that any timeline brought, by id."""
 
     async def sync(self, timeout: float = 0.0, *, full_state: bool = False, since: str | None = None) -> Json:
         """One request, applied."""
+        await self.sync_raw(timeout, full_state=full_state, since=since)
+        for entry in self.last.get("account_data", {}).get("events", []):
+            self.account_data[entry["type"]] = entry["content"]
+        for section, rooms in self.last.get("rooms", {}).items():
+            for room_id, body in rooms.items():
+                self._apply(section, room_id, body)
+        return self.last
+
+    async def sync_raw(self, timeout: float = 0.0, *, full_state: bool = False, since: str | None = None) -> None:
+        """One request, of which only the token is taken."""
         chosen = orjson.dumps(self.filter).decode() if self.filter else ""
         request = SyncRequest(
             self.user_id,
@@ -197,12 +209,6 @@ class Client:
         )
         self.last = orjson.loads(await self.service.sync(request))
         self.since = self.last["next_batch"]
-        for entry in self.last.get("account_data", {}).get("events", []):
-            self.account_data[entry["type"]] = entry["content"]
-        for section, rooms in self.last.get("rooms", {}).items():
-            for room_id, body in rooms.items():
-                self._apply(section, room_id, body)
-        return self.last
 
     async def settle(self) -> None:
         """Syncs until everything that is committed has been told."""
@@ -235,6 +241,7 @@ class Client:
                 model.state[event["type"], event["state_key"]] = orjson.dumps(event["content"]).decode()
             return
         timeline = body["timeline"]
+        self.received.update({event["event_id"]: event for event in timeline["events"]})
         if timeline["limited"]:
             model.timeline.clear()
             model.gap = True

@@ -6,10 +6,15 @@ import random
 from pathlib import Path
 from typing import Any
 
+import orjson
+import psycopg
 import pytest
 from sync_world import Client, World, settings_of, sync_process, user, world
 
 from matrix.errors import MatrixError
+from matrix.events import Event
+from matrix.room_versions import ROOM_VERSIONS
+from matrix.visibility import user_may_see
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
@@ -76,6 +81,45 @@ def known(client: Client) -> dict[str, Any]:
     return {"joined": joined, "invited": invited, "account_data": client.account_data}
 
 
+def allowed(dsn: str, user_id: str) -> dict[str, str]:
+    """The events a user may see, with their membership at each, judged from the state over time one event at a time."""
+    found: dict[str, str] = {}
+    words = {"j": "join", "i": "invite", "l": "leave", "b": "ban", "k": "knock"}
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        rows = connection.execute(
+            "select o.position, o.room, e.event_id, e.json, r.room_version from eventlog.outputs o"
+            " join eventlog.events e on e.id = o.entry join roomserver.rooms r on r.nid = o.room"
+            " where o.timeline is not null and o.verdict = 'a' order by o.position"
+        ).fetchall()
+        for position, room, event_id, pdu, version in rows:
+
+            def standing(key: tuple[str, str], at: int, room: int = room) -> tuple[str | None, str | None]:
+                row = connection.execute(
+                    "select s.membership::text, e.json from roomserver.state s join eventlog.events e on e.id = s.entry"
+                    " where s.room = %s and s.line = 0 and s.type = %s and s.state_key = %s and valid_from <= %s and valid_to > %s",
+                    [room, *key, at, at],
+                ).fetchone()
+                return (None, None) if row is None else row
+
+            own = ("m.room.member", user_id)
+            before = words[standing(own, position - 1)[0] or "l"]
+            setting = standing(("m.room.history_visibility", ""), position - 1)[1]
+            visibility = "shared" if setting is None else orjson.loads(setting)["content"]["history_visibility"]
+            later = connection.execute(
+                "select exists (select from roomserver.state where room = %s and line = 0 and type = %s and state_key = %s"
+                " and membership = 'j' and valid_to > %s)",
+                [room, *own, position],
+            ).fetchone()
+            assert later is not None
+            event = Event.from_pdu(orjson.loads(pdu), ROOM_VERSIONS[version], event_id)
+            rejected = event.state_key == user_id and before in ("invite", "knock")
+            if rejected or user_may_see(
+                event, user_id, visibility=visibility, membership=before, joined_since=later[0]
+            ):
+                found[event_id] = words[standing(own, position)[0] or "l"]
+    return found
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_accumulated_syncs_equal_a_fresh_one(provisioned: str, tmp_path: Path, seed: int) -> None:
@@ -112,6 +156,11 @@ async def test_accumulated_syncs_equal_a_fresh_one(provisioned: str, tmp_path: P
         for client in clients:
             await client.settle()
         for user_id in USERS:
+            visible = allowed(provisioned, user_id)
+            for client in clients:
+                if client.user_id == user_id:
+                    told = {event_id: event["unsigned"]["membership"] for event_id, event in client.received.items()}
+                    assert told == {event_id: visible.get(event_id) for event_id in told}, (client.device_id, seed)
             fresh: dict[bool, dict[str, Any]] = {}
             async with sync_process(settings) as service:
                 for after in (False, True):

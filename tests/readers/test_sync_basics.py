@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sync_world import Client, World, settings_of, user, world
+from sync_world import Client, World, caught_up, settings_of, sync_process, user, world
 
 pytestmark = pytest.mark.postgres
 
@@ -217,3 +217,119 @@ async def test_a_redacted_event_is_told_without_its_content(here: World) -> None
     (told,) = [e for e in fresh.room(room)["timeline"]["events"] if e["event_id"] == sent.event_id]
     assert told["content"] == {}
     assert told["unsigned"]["redacted_because"]["event_id"] == redaction.event_id
+
+
+async def test_what_a_redacted_state_event_said_is_not_told_by_the_one_that_replaced_it(here: World) -> None:
+    room = await here.room(ALICE)
+    first = await here.event(room, ALICE, "m.room.topic", {"topic": "secret"}, state_key="")
+    second = await here.event(room, ALICE, "m.room.topic", {"topic": "open"}, state_key="")
+    client = Client(here.sync, ALICE)
+    await client.settle()
+
+    async def told(client: Client, event_id: str) -> dict[str, object]:
+        await client.sync(since="", full_state=True)
+        body = client.room(room)
+        (event,) = [e for e in body["timeline"]["events"] + body["state"]["events"] if e["event_id"] == event_id]
+        return dict(event["unsigned"])
+
+    assert (await told(client, second.event_id))["prev_content"] == {"topic": "secret"}
+    await here.event(room, ALICE, "m.room.redaction", {}, redacts=first.event_id)
+    await here.event(room, ALICE, "m.room.redaction", {}, redacts=second.event_id)
+    third = await here.event(room, ALICE, "m.room.topic", {"topic": "new"}, state_key="")
+    await client.settle()
+    async with sync_process(here.settings) as service:
+        for teller in (client, Client(service, ALICE)):
+            for sent in (second, third):
+                unsigned = await told(teller, sent.event_id)
+                assert "prev_content" not in unsigned
+                assert unsigned["replaces_state"] == (first if sent is second else second).event_id
+        late = Client(service, ALICE)
+        await late.settle()
+        fourth = await here.event(room, ALICE, "m.room.topic", {"topic": "newer"}, state_key="")
+        await here.event(room, ALICE, "m.room.redaction", {}, redacts=fourth.event_id)
+        await late.settle()
+        await here.event(room, ALICE, "m.room.topic", {"topic": "newest"}, state_key="")
+        await late.sync(5)
+        assert "prev_content" not in late.room(room)["timeline"]["events"][-1]["unsigned"]
+
+
+async def test_a_forgotten_room_is_in_no_section(here: World) -> None:
+    room = await here.room(ALICE)
+    await here.join(room, BOB)
+    client = Client(here.sync, BOB, filter={"room": {"include_leave": True}})
+    await client.settle()
+    await here.leave(room, BOB)
+    await client.settle()
+    await client.sync(since="")
+    assert client.rooms[room].section == "leave"
+    await here.writer.append_entry(type="forget", user_id=BOB, content={"room_id": room}, room_id=room)
+    await caught_up(here.sync)
+    await client.sync(since="")
+    assert "rooms" not in client.last
+
+
+async def test_a_filter_chooses_rooms_types_and_fields(here: World) -> None:
+    room, other = await here.room(ALICE, name="Garden"), await here.room(ALICE)
+    await here.say(room, ALICE, "x")
+    await here.event(room, ALICE, "m.sticker", {"body": "s", "url": "mxc://a/b"})
+    await here.say(other, ALICE, "y")
+    cases = [
+        ({"room": {"rooms": [room]}}, [room]),
+        ({"room": {"not_rooms": [room]}}, [other]),
+    ]
+    for chosen, expected in cases:
+        client = Client(here.sync, ALICE, filter=chosen)
+        await client.sync()
+        assert list(client.last["rooms"]["join"]) == expected
+
+    async def types(**timeline: object) -> list[str]:
+        client = Client(here.sync, ALICE, filter={"room": {"rooms": [room], "timeline": timeline}})
+        await caught_up(here.sync)
+        await client.sync()
+        return [event["type"] for event in client.room(room)["timeline"]["events"]]
+
+    assert await types(types=["m.room.message"]) == ["m.room.message"]
+    assert await types(types=["m.st*"]) == ["m.sticker"]
+    assert await types(not_types=["m.room.*"]) == ["m.sticker"]
+    assert await types(contains_url=True) == ["m.sticker"]
+    assert "m.sticker" not in await types(contains_url=False)
+    assert await types(senders=[BOB]) == []
+    assert await types(types=[]) == []
+    client = Client(here.sync, ALICE, filter={"event_fields": ["content.body", "type"], "room": {"rooms": [room]}})
+    await client.sync_raw()
+    assert client.last["rooms"]["join"][room]["timeline"]["events"][-1] == {
+        "content": {"body": "s"},
+        "type": "m.sticker",
+    }
+    client = Client(here.sync, ALICE, filter={"event_format": "federation", "room": {"rooms": [room]}})
+    await client.sync_raw()
+    assert "auth_events" in client.last["rooms"]["join"][room]["timeline"]["events"][-1]
+
+
+async def test_messages_and_invites_of_ignored_users_are_not_told(here: World) -> None:
+    room, other = await here.room(ALICE), await here.room(CAROL)
+    await here.join(room, BOB, CAROL)
+    client = Client(here.sync, BOB)
+    await client.settle()
+    await here.account_data(BOB, "m.ignored_user_list", {"ignored_users": {CAROL: {}}})
+    await here.say(room, CAROL, "nonsense")
+    await here.say(room, ALICE, "sense")
+    await here.member(other, CAROL, BOB, "invite")
+    await caught_up(here.sync)
+    await client.sync()
+    assert client.bodies(room) == ["sense"]
+    assert "invite" not in client.last["rooms"]
+    fresh = Client(here.sync, BOB)
+    await fresh.sync()
+    assert fresh.bodies(room) == ["sense"]
+
+
+async def test_a_knock_shows_stripped_state(here: World) -> None:
+    room = await here.room(ALICE, name="Garden")
+    await here.event(room, ALICE, "m.room.join_rules", {"join_rule": "knock"}, state_key="")
+    client = Client(here.sync, BOB)
+    await client.settle()
+    await here.member(room, BOB, BOB, "knock")
+    await client.sync(5)
+    events = client.last["rooms"]["knock"][room]["knock_state"]["events"]
+    assert {"m.room.create", "m.room.name", "m.room.member"} <= {event["type"] for event in events}

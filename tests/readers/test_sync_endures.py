@@ -180,3 +180,27 @@ async def test_a_token_of_an_abandoned_future_leads_to_the_present_without_gap_o
     await still.sync(since=f"w1_{epoch}_{position}")
     assert still.bodies(room) == ["new history"]
     assert still.room(room)["timeline"]["limited"] is False
+
+
+async def test_whoever_waits_while_the_database_goes_back_is_told_its_present(here: World, provisioned: str) -> None:
+    room = await here.room(ALICE)
+    await here.join(room, BOB)
+    await here.say(room, ALICE, "lost")
+    client = Client(here.sync, BOB)
+    await client.settle()
+    epoch, position = client.since.split("_")[1:]
+    waiting = asyncio.create_task(client.sync(20))
+    await asyncio.sleep(0.05)
+    with psycopg.connect(provisioned, autocommit=True) as connection:
+        # What a restore by some positions leaves behind, as far as readers can see: positions and a new epoch.
+        connection.execute(
+            "insert into eventlog.epochs (epoch, parent, forked_at, system_identifier, timeline, reason)"
+            " values ('cafe', %s, %s, 'x', 1, 'recover')",
+            [epoch, [int(position) - 1]],
+        )
+        connection.execute("update eventlog.positions set epoch = 'cafe', position = position - 1")
+    await asyncio.wait_for(waiting, 10)
+    assert client.since == f"w1_cafe_{int(position) - 1}"
+    assert client.room(room)["timeline"]["events"]
+    waiting = asyncio.create_task(client.sync(0.3))
+    assert "rooms" not in await waiting
