@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import orjson
 from psycopg import AsyncConnection
@@ -22,6 +22,7 @@ from eventlog.faults import Failure, Policy
 from eventlog.queries import Queries
 
 SQL = Queries("roomserver", "projections.sql")
+LAST_VALUES = Queries("roomserver", "last_values.sql")
 MENDING = Queries("roomserver", "mending.sql")
 
 PROJECTIONS: Final[dict[str, tuple[str, ...]]] = {
@@ -95,7 +96,7 @@ async def differences(
     found: list[Difference] = []
     for name in PROJECTIONS if projection is None else (projection,):
         if room is None or name not in OF_USERS:
-            cursor = await connection.execute(SQL[name], {"room": room, "most": most})
+            cursor = await connection.execute(_differing(name), {"room": room, "most": most})
             found += [_difference(name, stored, rebuilt) for stored, rebuilt in await cursor.fetchall()]
     return found
 
@@ -108,7 +109,7 @@ async def rebuild(connection: AsyncConnection, projection: str) -> int:
     """
     count = 0
     async with _alone(connection), connection.cursor("differing", withhold=True) as cursor:
-        await cursor.execute(SQL[projection], {"room": None, "most": None})
+        await cursor.execute(_differing(projection), {"room": None, "most": None})
         stored: list[str] = []
         rebuilt: list[str] = []
         size = 0
@@ -121,6 +122,10 @@ async def rebuild(connection: AsyncConnection, projection: str) -> int:
                 stored, rebuilt, size = [], [], 0
         await _mend(connection, projection, stored, rebuilt)
     return count
+
+
+def _differing(projection: str) -> LiteralString:
+    return LAST_VALUES[projection] if projection in LAST_VALUES.names() else SQL[projection]
 
 
 def _difference(projection: str, stored: str | None, rebuilt: str | None) -> Difference:

@@ -13,7 +13,7 @@ from running_roomserver import judged, receive, running, settings_for
 
 from matrix.errors import MatrixError
 from matrix.events import Event
-from roomserver import judge
+from roomserver import judge, projections
 from roomserver.projections import PROJECTIONS, Difference, RoomServerRuns, differences, rebuild
 from tests.matrix.room_dag import RoomDag
 
@@ -109,7 +109,10 @@ async def test_rows_changed_behind_its_back_are_found_and_mended(provisioned: st
             assert await differences(connection) == []
 
 
-async def test_every_projection_is_made_again_from_nothing(provisioned: str, tmp_path: Path) -> None:
+async def test_every_projection_is_made_again_from_nothing_a_few_rows_at_a_time(
+    provisioned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projections, "MAX_ROWS", 4)
     await filled(provisioned, tmp_path, 5)
     async with await connect(provisioned) as connection:
         gone = {}

@@ -1,0 +1,152 @@
+-- receipts --
+-- The last accepted receipt of each kind. Receipts older than the log stand as they are: the table is their record.
+with entries as (
+    select o.room, e.sender as user_id, e.json::json as body, o.shard, o.position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 'u'
+    where o.kind = 'u' and o.verdict = 'a' and e.type = 'm.receipt' and (%(room)s::bigint is null or o.room = %(room)s)
+),
+last as (
+    select distinct on (n.room, n.user_id, n.body ->> 'receipt_type', coalesce(n.body ->> 'thread_id', ''))
+           n.room, n.user_id, (n.body ->> 'receipt_type') collate "C" as receipt_type,
+           coalesce(n.body ->> 'thread_id', '') collate "C" as thread_id, (n.body ->> 'event_id') collate "C" as event_id,
+           (n.body ->> 'ts')::bigint as ts, n.shard, n.position
+    from entries n
+    order by n.room, n.user_id, n.body ->> 'receipt_type', coalesce(n.body ->> 'thread_id', ''), n.position desc
+),
+rebuilt as (
+    select l.room, l.user_id, l.receipt_type, l.thread_id, l.event_id, o.timeline as event_position, l.ts, l.shard, l.position
+    from last l
+    left join eventlog.event_ids i on i.event_id = l.event_id
+    left join eventlog.outputs o on o.entry = i.id and o.kind in ('s', 'm')
+),
+stored as (
+    select r.room, r.user_id, r.receipt_type, r.thread_id, r.event_id, r.event_position, r.ts, r.shard, r.position
+    from roomserver.receipts r
+    where %(room)s::bigint is null or r.room = %(room)s
+),
+first_kept as (
+    select max(f.first) as position
+    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (room, user_id, receipt_type, thread_id)
+where s is distinct from r and (r.room is not null or s.position >= (select k.position from first_kept k))
+order by r.room is not null, room, user_id, receipt_type, thread_id
+limit %(most)s
+
+-- account_data --
+-- The last accepted account data of each type. What is older than the log stands as it is.
+with entries as (
+    select e.sender as user_id, history.safe_json(e.json) as body, o.shard, o.position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 'u'
+    where o.kind = 'u' and o.verdict = 'a' and e.type = 'account_data'
+),
+rebuilt as (
+    select distinct on (n.user_id, n.body ->> 'room_id', n.body ->> 'type')
+           n.user_id, (n.body ->> 'room_id') collate "C" as room_id, (n.body ->> 'type') collate "C" as type,
+           replace(replace((n.body -> 'content')::text, U&'\+10FFFF0', '\u0000'), U&'\+10FFFF1', U&'\+10FFFF') as content,
+           n.shard, n.position
+    from entries n
+    order by n.user_id, n.body ->> 'room_id', n.body ->> 'type', n.position desc
+),
+stored as (
+    select a.user_id, a.room_id, a.type, a.content, a.shard, a.position from roomserver.account_data a
+),
+first_kept as (
+    select max(f.first) as position
+    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (user_id, room_id, type)
+where s is distinct from r and (r.user_id is not null or s.position >= (select k.position from first_kept k))
+order by r.user_id is not null, user_id, room_id, type
+limit %(most)s
+
+-- profiles --
+-- The last accepted value of each profile field, unless that removed it. What is older than the log stands as it is.
+with entries as (
+    select e.sender as user_id, history.safe_json(e.json) as body, o.shard, o.position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 'u'
+    where o.kind = 'u' and o.verdict = 'a' and e.type = 'profile'
+),
+last as (
+    select distinct on (n.user_id, n.body ->> 'field')
+           n.user_id, (n.body ->> 'field') collate "C" as field,
+           replace(replace((n.body -> 'value')::text, U&'\+10FFFF0', '\u0000'), U&'\+10FFFF1', U&'\+10FFFF') as value,
+           n.shard, n.position
+    from entries n
+    order by n.user_id, n.body ->> 'field', n.position desc
+),
+rebuilt as (select l.user_id, l.field, l.value, l.shard, l.position from last l where l.value <> 'null'),
+stored as (select f.user_id, f.field, f.value, f.shard, f.position from roomserver.profiles f),
+first_kept as (
+    select max(f.first) as position
+    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (user_id, field)
+where s is distinct from r and (
+    r.user_id is not null or s.position >= (select k.position from first_kept k)
+    or exists (select from last l where l.user_id = s.user_id and l.field = s.field))
+order by r.user_id is not null, user_id, field
+limit %(most)s
+
+-- aliases --
+-- Where the last accepted entry of each alias points, unless that removed it. What is older than the log stands as it is.
+with last as (
+    select distinct on (e.json::json ->> 'alias')
+           (e.json::json ->> 'alias') collate "C" as alias, (e.json::json ->> 'room_id') collate "C" as room_id, e.sender as creator, o.position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 'u'
+    where o.kind = 'u' and o.verdict = 'a' and e.type = 'alias'
+    order by e.json::json ->> 'alias', o.position desc
+),
+rebuilt as (select l.alias, l.room_id, l.creator, l.position from last l where l.room_id is not null),
+stored as (select a.alias, a.room_id, a.creator, a.position from roomserver.aliases a),
+first_kept as (
+    select max(f.first) as position
+    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (alias)
+where s is distinct from r and (
+    r.alias is not null or s.position >= (select k.position from first_kept k)
+    or exists (select from last l where l.alias = s.alias))
+order by r.alias is not null, alias
+limit %(most)s
+
+-- directory --
+-- Rooms whose last accepted entry says that they are published. What is older than the log stands as it is.
+with last as (
+    select distinct on (e.json::json ->> 'room_id')
+           (e.json::json ->> 'room_id') collate "C" as room_id, (e.json::json ->> 'published')::boolean as published, o.position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 'u'
+    where o.kind = 'u' and o.verdict = 'a' and e.type = 'directory' and (%(room)s::bigint is null or o.room = %(room)s)
+    order by e.json::json ->> 'room_id', o.position desc
+),
+rebuilt as (select l.room_id, l.position from last l where l.published),
+stored as (
+    select d.room_id, d.position
+    from roomserver.directory d
+    where %(room)s::bigint is null or d.room_id = (select n.room_id from roomserver.rooms n where n.nid = %(room)s)
+),
+first_kept as (
+    select max(f.first) as position
+    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (room_id)
+where s is distinct from r and (
+    r.room_id is not null or s.position >= (select k.position from first_kept k)
+    or exists (select from last l where l.room_id = s.room_id))
+order by r.room_id is not null, room_id
+limit %(most)s
