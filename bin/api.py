@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import Any
 
 import structlog
 
@@ -130,10 +129,3 @@ def create_app(settings: Settings) -> Gate:
     """The ASGI application of a worker process; opens nothing before its lifespan begins. Raises ConfigurationError."""
     configure_logs(settings, "api")
     return compose(settings)[1]
-
-
-def main(settings: Settings) -> Any:
-    """Serves clients until told to stop."""
-    from bin.serving import serve
-
-    return serve(settings, federation=False)
