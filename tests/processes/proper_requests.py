@@ -1,0 +1,218 @@
+"""One proper request for every endpoint: what a fuzzer begins with, for nonsense alone gets no further than the first check.
+
+Invariant: every path parameter of a mounted endpoint has a value here; whatever has no body of its own is sent `{}`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+V3 = "/_matrix/client/v3"
+ROOM = V3 + "/rooms/{room_id}"
+USER = V3 + "/user/{user_id}"
+MESSAGE = {"msgtype": "m.text", "body": "hello", "m.mentions": {"user_ids": ["@a:b.example"], "room": False}}
+CLOSING = ("/account/deactivate", "/logout", "/logout/all", "/account/password", "/delete_devices")
+"""What ends the session that asks; asked by somebody who can spare it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it is sent: `path` with its parameters filled in, query, JSON body or None."""
+
+    method: str
+    template: str
+    path: str
+    query: dict[str, str]
+    body: Any
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What there is to speak of."""
+
+    user_id: str
+    device_id: str
+    room_id: str
+    event_id: str
+    other_id: str
+    server_name: str
+
+    def parameters(self, template: str) -> dict[str, str]:
+        """Values of the path parameters."""
+        values = {
+            "room_id": self.room_id,
+            "room_id_or_alias": self.room_id,
+            "event_id": self.event_id,
+            "user_id": self.user_id,
+            "device_id": self.device_id,
+            "room_alias": f"#an-alias:{self.server_name}",
+            "event_type": "m.room.message",
+            "state_key": "",
+            "txn_id": "a-transaction",
+            "receipt_type": "m.read",
+            "rel_type": "m.annotation",
+            "field": "displayname",
+            "data_type": "org.example.data",
+            "filter_id": "0",
+            "kind": "override",
+            "rule_id": "org.example.rule",
+            "tag": "u.work",
+        }
+        if "/state/" in template:
+            values["event_type"] = "org.example.state"
+        found = {name: values.get(name, "x") for name in re.findall(r"\{(\w+)\}", template)}
+        if template.endswith("/state/{event_type}/{state_key}"):
+            found["state_key"] = "a key"
+        return found
+
+    def body(self, method: str, template: str) -> Any:
+        """A body that the endpoint takes."""
+        if method == "GET":
+            return None
+        return self._bodies().get((method, template), {})
+
+    def request(self, method: str, template: str) -> Request:
+        """The request."""
+        query = QUERIES.get(template, {}) if method == "GET" else {}
+        path = fill(template, self.parameters(template))
+        return Request(method, template, path, query, self.body(method, template))
+
+    def _bodies(self) -> dict[tuple[str, str], Any]:
+        dummy = {"type": "m.login.dummy"}
+        member = {"user_id": self.other_id, "reason": "because"}
+        return {
+            ("POST", V3 + "/register"): {
+                "username": "somebody",
+                "password": "a fine password",
+                "device_id": "D1",
+                "initial_device_display_name": "phone",
+                "inhibit_login": False,
+                "refresh_token": False,
+                "auth": dummy,
+            },
+            ("POST", V3 + "/login"): {
+                "type": "m.login.password",
+                "identifier": {"type": "m.id.user", "user": self.user_id},
+                "password": "not this one",
+                "device_id": "D2",
+                "initial_device_display_name": "phone",
+                "refresh_token": True,
+            },
+            ("POST", V3 + "/refresh"): {"refresh_token": "unknown"},
+            ("POST", V3 + "/account/password"): {"new_password": "another", "logout_devices": False, "auth": dummy},
+            ("POST", V3 + "/account/deactivate"): {"auth": dummy, "erase": False, "id_server": "x.example"},
+            ("POST", V3 + "/delete_devices"): {"devices": ["D9"], "auth": dummy},
+            ("PUT", V3 + "/devices/{device_id}"): {"display_name": "renamed"},
+            ("DELETE", V3 + "/devices/{device_id}"): {"auth": dummy},
+            ("POST", V3 + "/createRoom"): {
+                "visibility": "private",
+                "preset": "public_chat",
+                "name": "a room",
+                "topic": "this and that",
+                "invite": [self.other_id],
+                "invite_3pid": [],
+                "room_version": "11",
+                "creation_content": {"m.federate": False, "type": "m.space"},
+                "initial_state": [
+                    {"type": "m.room.join_rules", "state_key": "", "content": {"join_rule": "public"}},
+                    {"type": "org.example.state", "state_key": "k", "content": {"a": [1]}},
+                ],
+                "is_direct": True,
+                "power_level_content_override": {
+                    "users": {self.user_id: 100},
+                    "users_default": 0,
+                    "events": {"m.room.name": 50},
+                    "events_default": 0,
+                    "state_default": 50,
+                    "ban": 50,
+                    "notifications": {"room": 50},
+                },
+            },
+            ("PUT", ROOM + "/send/{event_type}/{txn_id}"): {
+                **MESSAGE,
+                "m.relates_to": {"rel_type": "m.replace", "event_id": self.event_id},
+                "m.new_content": MESSAGE,
+            },
+            ("PUT", ROOM + "/state/{event_type}"): {"a": {"b": ["c"]}},
+            ("PUT", ROOM + "/state/{event_type}/{state_key}"): {"a": {"b": ["c"]}},
+            ("PUT", ROOM + "/redact/{event_id}/{txn_id}"): {"reason": "because"},
+            ("POST", ROOM + "/join"): {"reason": "because", "third_party_signed": {"sender": "x"}},
+            ("POST", V3 + "/join/{room_id_or_alias}"): {"reason": "because"},
+            ("POST", V3 + "/knock/{room_id_or_alias}"): {"reason": "because"},
+            ("POST", ROOM + "/invite"): member,
+            ("POST", ROOM + "/kick"): member,
+            ("POST", ROOM + "/ban"): member,
+            ("POST", ROOM + "/unban"): member,
+            ("POST", ROOM + "/leave"): {"reason": "because"},
+            ("POST", ROOM + "/receipt/{receipt_type}/{event_id}"): {"thread_id": "main"},
+            ("POST", ROOM + "/read_markers"): {
+                "m.fully_read": self.event_id,
+                "m.read": self.event_id,
+                "m.read.private": self.event_id,
+            },
+            ("PUT", ROOM + "/typing/{user_id}"): {"typing": True, "timeout": 3000},
+            ("PUT", V3 + "/directory/room/{room_alias}"): {"room_id": self.room_id},
+            ("PUT", V3 + "/directory/list/room/{room_id}"): {"visibility": "public"},
+            ("POST", V3 + "/publicRooms"): {
+                "limit": 10,
+                "filter": {"generic_search_term": "room", "room_types": [None, "m.space"]},
+                "include_all_networks": False,
+            },
+            ("PUT", V3 + "/profile/{user_id}/{field}"): {"displayname": "A Name"},
+            ("PUT", USER + "/account_data/{data_type}"): {"a": {"b": ["c", 1.5]}},
+            ("PUT", USER + "/rooms/{room_id}/account_data/{data_type}"): {"a": {"b": ["c", 1.5]}},
+            ("PUT", USER + "/rooms/{room_id}/tags/{tag}"): {"order": 0.5},
+            ("POST", USER + "/filter"): {
+                "event_fields": ["content.body"],
+                "event_format": "client",
+                "presence": {"types": ["m.*"], "limit": 3, "not_senders": ["@a:b.example"]},
+                "account_data": {"types": ["*"]},
+                "room": {
+                    "rooms": [self.room_id],
+                    "not_rooms": [],
+                    "include_leave": True,
+                    "timeline": {"limit": 5, "lazy_load_members": True, "contains_url": False, "types": ["m.room.*"]},
+                    "state": {"unread_thread_notifications": True, "include_redundant_members": True},
+                    "ephemeral": {"not_types": ["m.typing"]},
+                },
+            },
+            ("PUT", V3 + "/pushrules/global/{kind}/{rule_id}"): {
+                "actions": ["notify", {"set_tweak": "sound", "value": "default"}],
+                "conditions": [{"kind": "event_match", "key": "content.body", "pattern": "x*"}],
+            },
+            ("PUT", V3 + "/pushrules/global/{kind}/{rule_id}/enabled"): {"enabled": True},
+            ("PUT", V3 + "/pushrules/global/{kind}/{rule_id}/actions"): {"actions": ["notify"]},
+            ("POST", "/_synapse/admin/v1/register"): {
+                "nonce": "x",
+                "username": "x",
+                "password": "y",
+                "admin": False,
+                "mac": "00",
+            },
+        }
+
+
+QUERIES: dict[str, dict[str, str]] = {
+    V3 + "/sync": {"timeout": "0", "filter": '{"room":{"timeline":{"limit":1}}}', "full_state": "false"},
+    ROOM + "/messages": {"dir": "b", "limit": "10", "filter": '{"types":["m.room.message"]}'},
+    ROOM + "/context/{event_id}": {"limit": "4", "filter": "{}"},
+    ROOM + "/members": {"membership": "join", "not_membership": "ban"},
+    V3 + "/publicRooms": {"limit": "3"},
+    V3 + "/register/available": {"username": "somebody.else"},
+    "/_matrix/client/v1/register/m.login.registration_token/validity": {"token": "x"},
+    "/_matrix/client/v1/rooms/{room_id}/timestamp_to_event": {"ts": "1", "dir": "f"},
+    "/_matrix/client/v1/rooms/{room_id}/relations/{event_id}": {
+        "dir": "b",
+        "limit": "3",
+        "recurse": "true",
+        "from": "",
+    },
+}
+
+
+def fill(template: str, values: dict[str, str]) -> str:
+    """The path of a template, its parameters percent-encoded."""
+    return re.sub(r"\{(\w+)\}", lambda found: quote(values[found[1]], safe=""), template)
