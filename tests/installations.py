@@ -30,6 +30,9 @@ STOP_SECONDS = 60.0
 class Installation:
     """One data directory and, between start and stop, the processes on it."""
 
+    python: tuple[str, ...] = (sys.executable,)
+    """The interpreter; with a command before it, to be run as somebody else."""
+
     def __init__(self, data_dir: Path, **environ: str) -> None:
         self.data_dir = data_dir
         self.url = f"http://127.0.0.1:{free_port()}"
@@ -63,7 +66,7 @@ class Installation:
         offset = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "bin.command", "up"],
+                [*self.python, "-m", "bin.command", "up"],
                 env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -89,7 +92,7 @@ class Installation:
     def walden(self, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
         """A `walden` subcommand on this installation."""
         return subprocess.run(
-            [sys.executable, "-m", "bin.command", *arguments],
+            [*self.python, "-m", "bin.command", *arguments],
             env=self.environ,
             input=text,
             capture_output=True,
