@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matrix.events import Event
 from matrix.room_versions import RoomVersion
 
 StateKey = tuple[str, str]
 
+_NOTHING: dict[str, Any] = {}
+
 # Events remembered per room: a chain names the last one, forks the last few.
-KNOWN_EVENTS = 512
+KNOWN_EVENTS = 128
 # Rooms remembered, and state entries over all of them.
 MAX_ROOMS = 20_000
 MAX_STATE = 1_000_000
@@ -62,7 +64,13 @@ class Room:
     senders: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
 
     def remember(self, event_id: str, known: Known) -> None:
-        """Adds a judged event, forgetting the one remembered longest."""
+        """Adds a judged event, forgetting the one remembered longest.
+
+        Of a message only its frame is kept (a redaction asks who sent it): contents would be most of the process's memory.
+        """
+        event = known.event
+        if event is not None and event.state_key is None:
+            event.pdu, event.content = _NOTHING, _NOTHING
         self.known[event_id] = known
         if len(self.known) > KNOWN_EVENTS:
             self.known.popitem(last=False)
