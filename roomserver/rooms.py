@@ -20,9 +20,11 @@ _NOTHING: dict[str, Any] = {}
 
 # Events remembered per room: a chain names the last one, forks the last few.
 KNOWN_EVENTS = 128
-# Rooms remembered, and state entries over all of them.
-MAX_ROOMS = 20_000
-MAX_STATE = 1_000_000
+# Rooms remembered, and state entries over all of them (about 2 kB each).
+MAX_ROOMS = 4_000
+MAX_STATE = 30_000
+# How many batches may pass between two looks at the latter.
+LOOK_EVERY = 200
 
 
 class Known(NamedTuple):
@@ -66,11 +68,13 @@ class Room:
     def remember(self, event_id: str, known: Known) -> None:
         """Adds a judged event, forgetting the one remembered longest.
 
-        Of a message only its frame is kept (a redaction asks who sent it): contents would be most of the process's memory.
+        Nobody asks for a remembered event's PDU again, nor for a message's content, and they would be most of the memory.
         """
         event = known.event
-        if event is not None and event.state_key is None:
-            event.pdu, event.content = _NOTHING, _NOTHING
+        if event is not None:
+            event.pdu = _NOTHING
+            if event.state_key is None:
+                event.content = _NOTHING
         self.known[event_id] = known
         if len(self.known) > KNOWN_EVENTS:
             self.known.popitem(last=False)
@@ -85,6 +89,7 @@ class Rooms:
 
     def __init__(self) -> None:
         self._rooms: OrderedDict[str, Room] = OrderedDict()
+        self._batches = 0
 
     def get(self, room_id: str) -> Room | None:
         """The room if it is remembered."""
@@ -107,7 +112,10 @@ class Rooms:
 
     def shrink(self) -> None:
         """Keeps the bounds; between batches, for a batch may need all of its rooms."""
-        state = sum(len(room.state) for room in self._rooms.values()) if len(self._rooms) > 100 else 0
+        self._batches += 1
+        if self._batches % LOOK_EVERY and len(self._rooms) <= MAX_ROOMS:
+            return
+        state = sum(len(room.state) for room in self._rooms.values())
         while len(self._rooms) > MAX_ROOMS or (state > MAX_STATE and len(self._rooms) > 1):
             _, room = self._rooms.popitem(last=False)
             state -= len(room.state)

@@ -149,7 +149,9 @@ class Store:
         for nid, kind, state_key, entry, event_id, pdu in await cursor.fetchall():
             key = (unsafe(kind), unsafe(state_key))
             room = wanted[nid, key]
-            room.state[key] = StateEvent(entry, Event.from_pdu(orjson.loads(pdu), room.version, event_id))
+            event = Event.from_pdu(orjson.loads(pdu), room.version, event_id)
+            event.pdu = {}
+            room.state[key] = StateEvent(entry, event)
 
     async def _load_known(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
         ours = {item.entry.event_id for item in items}

@@ -266,6 +266,8 @@ class Group:
                 if draft.state_key is not None:
                     key = (draft.type, draft.state_key)
                     before.setdefault(key, view.state.get(key))
+                    if not version.references_carry_hashes:
+                        event.pdu = {}
                     view.state[key] = event
         except BaseException:
             view.state.update(before)

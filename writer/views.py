@@ -23,7 +23,7 @@ from matrix.unpadded_base64 import encode as encode_base64
 
 SQL = Queries("writer", "views.sql")
 
-MAX_VIEWS = 5_000
+MAX_VIEWS = 2_000
 MAX_PREV_EVENTS = 20
 
 StateKey = tuple[str, str]
@@ -117,6 +117,8 @@ async def read_views(connection: AsyncConnection, asked: Mapping[str, Iterable[S
         )
         for event_id, pdu in orjson.loads(state) if state else ():
             event = Event.from_pdu(pdu, version, event_id)
+            if not version.references_carry_hashes:
+                event.pdu = {}
             view.state[event.type, event.state_key or ""] = event
         views[room_id] = view
         if version.references_carry_hashes:
