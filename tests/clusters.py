@@ -242,8 +242,8 @@ class Cluster:
         return self.log.read_text(errors="replace")[-characters:] if self.log.exists() else ""
 
     def destroy(self) -> None:
-        """Kill the server and remove its directory."""
-        self.kill()
+        """End the server at once and remove its directory. Killed, it would leave its shared memory to the machine."""
+        self.stop(signal.SIGQUIT)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _end_watcher(self) -> None:
