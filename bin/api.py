@@ -43,6 +43,7 @@ class Process:
         self.pool: Pool = make_pool(settings, "writer", name="api")
         self.reader_pool: Pool = make_pool(settings, "reader", name="api readers")
         direct = component_dsn(settings, "writer", direct=True, name="api head")
+        self.appends = make_pool(settings, "writer", name="appends", pool_max=1)
         self.head = Head(direct)
         self.sessions = SessionCache(self.pool, component_dsn(settings, "writer", direct=True, name="api sessions"))
         self.log = LogWriter(
@@ -53,6 +54,7 @@ class Process:
             typing_key=message_key(settings.server.signing_key.read_bytes()),
             shards=settings.log.shards,
             timeout=settings.log.verdict_timeout,
+            appends=self.appends,
         )
         self.passwords = passwords
         self.sync = SyncService(settings, self.head, self.reader_pool)
@@ -77,6 +79,7 @@ class Process:
         stack.callback(self.passwords.close)
         await stack.enter_async_context(handed_over("api"))
         await stack.enter_async_context(self.pool)
+        await stack.enter_async_context(self.appends)
         await stack.enter_async_context(self.reader_pool)
         await stack.enter_async_context(self.head)
         await stack.enter_async_context(self.sessions)

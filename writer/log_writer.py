@@ -59,8 +59,11 @@ class LogWriter:
         typing_key: bytes,
         shards: int,
         timeout: float,
+        appends: Pool | None = None,
     ) -> None:
+        """`appends` is a pool for the appends alone: they should not queue behind the look-ups of other requests."""
         self._pool = pool
+        self._appends = appends or pool
         self._head = head
         self._signer = Signer(server_name, key, shards)
         self._typing_key = typing_key
@@ -230,7 +233,7 @@ class LogWriter:
                 continue
             try:
                 began = time.perf_counter()
-                async with self._pool.connection() as connection:
+                async with self._appends.connection() as connection:
                     round_ = Group(self._signer, self._views, connection, group)
                     await round_.run()
                 metrics.APPEND_SECONDS.observe(time.perf_counter() - began)
