@@ -1,0 +1,101 @@
+"""Rooms that fork and merge: clients are told the state that is resolved, and nothing that the state at an event hides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+
+import psycopg
+import pytest
+from sync_world import Client, caught_up, settings_of, sync_process, world
+
+from matrix.events import Event
+from matrix.visibility import history_visibility_of, user_may_see
+from tests.matrix.room_dag import RoomDag
+from tests.roomserver.running_roomserver import judged, receive
+
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
+
+
+def member_at(dag: RoomDag, state: dict[tuple[str, str], str], user_id: str) -> str:
+    event_id = state.get(("m.room.member", user_id))
+    return "leave" if event_id is None else str(dag.events[event_id].content["membership"])
+
+
+def may_see(dag: RoomDag, event: Event, user_id: str, joined_since: bool) -> bool:
+    """By the state before the event in the room's graph, and by whether the user was in the room thereafter."""
+    before = dag.state_before(event.prev_events) if event.prev_events else {}
+    setting = before.get(("m.room.history_visibility", ""))
+    visibility = history_visibility_of(None if setting is None else dag.events[setting])
+    membership = member_at(dag, before, user_id)
+    # An invite that ends is told by its end, whatever the event's own branch knew of it.
+    own = event.type == "m.room.member" and event.state_key == user_id
+    return own or user_may_see(event, user_id, visibility=visibility, membership=membership, joined_since=joined_since)
+
+
+def pieces(events: Iterable[Event], size: int) -> list[list[Event]]:
+    found: list[list[Event]] = [[]]
+    for event in events:
+        if len(found[-1]) == size:
+            found.append([])
+        found[-1].append(event)
+    return found
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", [3, 5, 8])
+async def test_clients_of_a_forking_room_are_told_its_resolved_state(
+    seed: int, provisioned: str, tmp_path: Path
+) -> None:
+    dag = RoomDag("11", seed, servers=3, users_per_server=2).grow(120)
+    settings = settings_of(provisioned, tmp_path)
+    async with world(settings) as here, sync_process(settings) as elsewhere:
+        clients = [
+            Client(service, user_id, f"{n}", {"room": {"timeline": {"limit": limit}}}, True)
+            for n, (service, limit) in enumerate([(here.sync, 50), (elsewhere, 3)])
+            for user_id in dag.everyone
+        ]
+        for number, piece in enumerate(pieces(dag.events.values(), 7)):
+            receive(provisioned, piece)
+            await judged(provisioned, 7 * number + len(piece))
+            await caught_up(here.sync)
+            await caught_up(elsewhere)
+            await asyncio.gather(*(client.sync() for client in clients))
+        for client in clients:
+            await client.settle()
+        with psycopg.connect(provisioned) as connection:
+            current = {
+                (kind, state_key): event_id
+                for kind, state_key, event_id in connection.execute(
+                    "select type, state_key, event_id from roomserver.state"
+                    " where line = 0 and valid_to = 9223372036854775807 and event_id is not null"
+                ).fetchall()
+            }
+            positions = dict(
+                connection.execute(
+                    "select e.event_id, o.position from eventlog.outputs o join eventlog.events e on e.id = o.entry"
+                ).fetchall()
+            )
+            last_joined = dict(
+                connection.execute(
+                    "select state_key, max(valid_to) from roomserver.state"
+                    " where line = 0 and type = 'm.room.member' and membership = 'j' group by state_key"
+                ).fetchall()
+            )
+        checked = 0
+        async with sync_process(settings) as service:
+            for user_id in dag.everyone:
+                fresh = Client(service, user_id, "NEW", state_after=True)
+                await fresh.sync()
+                for client in [client for client in clients if client.user_id == user_id]:
+                    for event_id in client.received | fresh.received:
+                        joined_since = last_joined.get(user_id, 0) > positions[event_id]
+                        assert may_see(dag, dag.events[event_id], user_id, joined_since), (event_id, user_id)
+                    if member_at(dag, current, user_id) == "join":
+                        assert fresh.rooms[dag.room_id].state == current
+                        # That a resolution took a key away is nothing a client can be told.
+                        known = client.rooms[dag.room_id].state
+                        assert {key: known.get(key) for key in current} == current
+                        checked += 1
+        assert checked
