@@ -78,6 +78,13 @@ async def _make_partitions(connection: AsyncConnection) -> None:
     row = await (await connection.execute(SQL["make_partitions"])).fetchone()
     if row is not None and row[0]:
         log.info("partitions were made", made=row[0])
+    try:
+        row = await (await connection.execute(SQL["drop_ephemeral"])).fetchone()
+    except psycopg.errors.LockNotAvailable:
+        log.info("ephemeral outputs are dropped later: the log is in use")
+        return
+    if row is not None and row[0]:
+        log.info("partitions of ephemeral outputs were dropped", dropped=row[0])
 
 
 async def _remove_expired(connection: AsyncConnection) -> None:

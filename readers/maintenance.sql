@@ -2,6 +2,10 @@
 -- Makes the partitions of the logs ahead of time; returns how many were made.
 select eventlog.make_partitions()
 
+-- drop_ephemeral --
+-- Drops partitions of ephemeral outputs whose positions everybody has passed; returns how many.
+select eventlog.drop_ephemeral()
+
 -- wal_end --
 -- The end of the WAL that is safe on disk.
 select (pg_current_wal_flush_lsn() - '0/0')::bigint

@@ -24,7 +24,7 @@ grant usage on sequence roomserver.rooms_nid_seq, eventlog.entry_numbers to wald
 
 grant select on writer.accounts, writer.devices, writer.sessions, writer.filters to walden_reader;
 
-grant execute on function eventlog.make_partitions(interval) to walden_maintenance;
+grant execute on function eventlog.make_partitions(interval), eventlog.drop_ephemeral(interval) to walden_maintenance;
 grant select, delete on eventlog.txns to walden_maintenance;
 grant select, delete on writer.uia_sessions, writer.sessions to walden_maintenance;
 grant insert, update on eventlog.positions to walden_maintenance;

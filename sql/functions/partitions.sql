@@ -44,3 +44,30 @@ begin
 end
 $$;
 comment on function eventlog.make_partitions(interval) is 'Makes the partitions of the logs ahead of time; returns how many were made. Called by init and by maintenance.';
+
+-- Ephemeral outputs (typing) are of no use once their positions have been passed: their daily partitions go after some days.
+-- A short lock_timeout, for a drop that waits makes every query of the log wait behind it; the next call tries again.
+create function eventlog.drop_ephemeral(older interval default '3 days') returns integer
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    name text;
+    dropped integer := 0;
+begin
+    perform set_config('lock_timeout', '200ms', true);
+    for name in
+        select c.relname
+        from pg_catalog.pg_inherits i
+        join pg_catalog.pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'eventlog.outputs_e'::regclass and c.relname ~ '^outputs_e_[0-9]{8}$'
+          and to_date(right(c.relname, 8), 'yyyymmdd') + 1 <= ((now() - older) at time zone 'utc')
+        order by c.relname
+    loop
+        execute format('drop table eventlog.%I', name);
+        dropped := dropped + 1;
+    end loop;
+    return dropped;
+end
+$$;
+comment on function eventlog.drop_ephemeral(interval) is 'Drops the partitions of ephemeral outputs that are older; returns how many. Called by maintenance.';

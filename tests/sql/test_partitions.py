@@ -120,3 +120,19 @@ def test_a_look_up_by_id_reads_one_partition(owner: psycopg.Connection[Any]) -> 
     ).fetchall()
     scans = [line for (line,) in rows if "on events_m" in line and "never executed" not in line]
     assert len(scans) == 1, rows
+
+
+def test_old_ephemeral_outputs_are_dropped_a_day_at_a_time_and_nothing_else(owner: psycopg.Connection[Any]) -> None:
+    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    for age in (9, 5, 4, 3):
+        begin, end = day - timedelta(days=age), day - timedelta(days=age - 1)
+        owner.execute(
+            f"create table eventlog.outputs_e_{begin:%Y%m%d} partition of eventlog.outputs_e"
+            f" for values from ({int(begin.timestamp() * 1000) << 20}) to ({int(end.timestamp() * 1000) << 20})"
+        )
+    before = spans(owner, "outputs_e")
+    others = {parent: spans(owner, parent) for parent in ("outputs_s", "outputs_m", "outputs_u", "events_m")}
+    assert owner.execute("select eventlog.drop_ephemeral()").fetchone() == (3,)
+    assert spans(owner, "outputs_e") == before[3:]
+    assert owner.execute("select eventlog.drop_ephemeral()").fetchone() == (0,)
+    assert others == {parent: spans(owner, parent) for parent in others}
