@@ -28,9 +28,11 @@ Usage: bin/test [fast | lint] [PYTEST ARGUMENT...]
   bin/test lint        linters only
   bin/test PATH -k X   only these tests, no linters
 
-A PostgreSQL 18 cluster runs while the tests do (under another account if you are root).
+Without a PATH, tests run side by side, one on each core (at most four). A PostgreSQL 18 cluster runs while the tests do
+(under another account if you are root).
 Exit code: pytest's, or 1 when a linter complained.
 """
+MOST_WORKERS = 4
 LINTERS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("lint-imports",))
 # Nothing here survives the tests, so nothing is synced to disk.
 PARAMETERS = {
@@ -41,6 +43,8 @@ PARAMETERS = {
     "max_connections": "200",
     "max_slot_wal_keep_size": "1GB",
     "autovacuum_naptime": "10s",
+    # Dropping a database waits for sessions that are being let in, and a test may end while it knocks.
+    "authentication_timeout": "10s",
 }
 
 
@@ -60,6 +64,8 @@ def main(arguments: list[str]) -> int:
     if word == "lint":
         return bool(complaints)
     marked = ["-m", FAST] if word == "fast" else []
+    if not any(Path(argument.partition("::")[0]).exists() for argument in rest):
+        marked += ["-n", str(min(MOST_WORKERS, len(os.sched_getaffinity(0)))), "--dist", "worksteal"]
     try:
         with cluster() as options:
             if complaints:

@@ -50,6 +50,8 @@ DEFAULTS: Final = {
     "shared_buffers": "32MB",
     "max_wal_size": "256MB",
     "wal_receiver_status_interval": "1s",
+    # Dropping a database waits for sessions that are being let in, and a test may end while it knocks.
+    "authentication_timeout": "10s",
     "log_line_prefix": "%m [%p] %a ",
     "log_replication_commands": "on",
 }

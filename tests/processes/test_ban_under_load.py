@@ -1,6 +1,7 @@
 """Two API processes, many senders, one of them banned in the middle: who builds on what must not depend on luck."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ SENDERS, MESSAGES = 32, 30
 
 
 async def test_only_the_banned_ones_events_are_refused_and_nothing_rests_on_a_refused_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, figures: Callable[[str], None]
 ) -> None:
     with WholeServer(tmp_path / "d", WALDEN_CLIENT_PROCESSES="2") as server:
         workers = psutil.Process(server.pids()["api"]).children()
@@ -72,8 +73,7 @@ async def test_only_the_banned_ones_events_are_refused_and_nothing_rests_on_a_re
         }
         extremities = server.rows("select cardinality(extremities) as n from roomserver.heads")
         assert max(row["n"] for row in extremities) <= 2
-        with capsys.disabled():
-            print(f"\nban under load: {len(acknowledged)} acknowledged, {len(refused)} refused, verdicts {verdicts}")
+        figures(f"ban under load: {len(acknowledged)} acknowledged, {len(refused)} refused, verdicts {verdicts}")
 
 
 async def _talk(

@@ -6,6 +6,7 @@ import os
 import random
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ RECOVERY_SECONDS = 90.0
 
 
 async def test_killing_any_one_process_under_load_loses_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, figures: Callable[[str], None]
 ) -> None:
     chance = random.Random(SEED)
     with WholeServer(tmp_path / "d") as server:
@@ -55,16 +56,15 @@ async def test_killing_any_one_process_under_load_loses_nothing(
             await asyncio.to_thread(server.rest)
             assert differences(server.settings.dsn()) == {}
         repeats = sum(person.repeats for person in load.senders)
-        with capsys.disabled():
-            print(
-                f"\nkills (seed {SEED}): {ROUNDS} rounds, {load.count} events acknowledged, {repeats} requests repeated, "
-                f"{patient.failures + restless.failures} syncs failed, {patient.gaps + restless.gaps} gaps followed; "
-                f"recovery median {statistics.median(s for _, s in seconds):.1f} s, "
-                f"longest {max(s for _, s in seconds):.1f} s; "
-                + ", ".join(f"{name} {n} times" for name, n in killed.items())
-            )
-            slowest = {name: max(s for n, s in seconds if n == name) for name in killed}
-            print("longest recovery after: " + ", ".join(f"{name} {s:.1f} s" for name, s in slowest.items()))
+        figures(
+            f"kills (seed {SEED}): {ROUNDS} rounds, {load.count} events acknowledged, {repeats} requests repeated, "
+            f"{patient.failures + restless.failures} syncs failed, {patient.gaps + restless.gaps} gaps followed; "
+            f"recovery median {statistics.median(s for _, s in seconds):.1f} s, "
+            f"longest {max(s for _, s in seconds):.1f} s; "
+            + ", ".join(f"{name} {n} times" for name, n in killed.items())
+        )
+        slowest = {name: max(s for n, s in seconds if n == name) for name in killed}
+        figures("longest recovery after: " + ", ".join(f"{name} {s:.1f} s" for name, s in slowest.items()))
 
 
 async def _kill(
