@@ -24,9 +24,7 @@ SENDERS, ROOMS = 8, 4
 RECOVERY_SECONDS = 90.0
 
 
-async def test_killing_any_one_process_under_load_loses_nothing(
-    tmp_path: Path, figures: Callable[[str], None]
-) -> None:
+async def test_killing_any_one_process_under_load_loses_nothing(tmp_path: Path, figures: Callable[[str], None]) -> None:
     chance = random.Random(SEED)
     with WholeServer(tmp_path / "d") as server:
         load = await Load.prepare(server.url, SENDERS, ROOMS, chance)
