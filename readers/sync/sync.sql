@@ -91,20 +91,30 @@ cross join lateral (
 order by r.i, o.timeline desc
 
 -- filtered_timelines --
--- The same, of the types and senders that a filter lets through.
+-- The same, of the types and senders that a filter lets through, among a bounded number; a null says that there may be more.
 select r.i::int, o.timeline, o.entry
 from unnest(%(rooms)s::bigint[], %(after)s::bigint[], %(upto)s::bigint[]) with ordinality as r (room, after, upto, i)
 cross join lateral (
-    select t.timeline, t.entry
-    from eventlog.outputs t
-    join eventlog.events e on e.id = t.entry and e.kind = t.kind
-    where t.room = r.room and t.timeline > r.after and t.timeline <= r.upto and t.kind in ('s', 'm') and t.verdict = 'a'
-      and (%(types)s::text[] is null or e.type like any(%(types)s))
-      and (%(not_types)s::text[] is null or not e.type like any(%(not_types)s))
-      and (%(senders)s::text[] is null or e.sender = any(%(senders)s))
-      and (%(not_senders)s::text[] is null or e.sender <> all(%(not_senders)s))
-    order by t.timeline desc
-    limit %(most)s
+    with looked_at as materialized (
+        select t.timeline, t.entry, t.kind
+        from eventlog.outputs t
+        where t.room = r.room and t.timeline > r.after and t.timeline <= r.upto and t.kind in ('s', 'm') and t.verdict = 'a'
+        order by t.timeline desc
+        limit %(scan)s
+    )
+    (select l.timeline, l.entry
+     from looked_at l
+     cross join lateral (
+         select n.type, n.sender from eventlog.events n where n.id = l.entry and n.kind = l.kind and n.kind in ('s', 'm') limit 1
+     ) e
+     where (%(types)s::text[] is null or e.type like any(%(types)s))
+       and (%(not_types)s::text[] is null or not e.type like any(%(not_types)s))
+       and (%(senders)s::text[] is null or e.sender = any(%(senders)s))
+       and (%(not_senders)s::text[] is null or e.sender <> all(%(not_senders)s))
+     order by l.timeline desc
+     limit %(most)s)
+    union all
+    select null, null from looked_at having count(*) = %(scan)s
 ) o
 order by r.i, o.timeline desc
 
@@ -249,18 +259,26 @@ where c.user_id = %(user_id)s and c.room = any(%(rooms)s) and c.position <= %(up
 group by c.room, c.thread_id
 
 -- unread_spans --
--- The newest events of others after an order in each room's timeline.
+-- The newest events of others after an order in each room's timeline, among a bounded number.
 select r.i::int, o.entry
 from unnest(%(rooms)s::bigint[], %(after)s::bigint[], %(upto)s::bigint[]) with ordinality as r (room, after, upto, i)
 cross join lateral (
-    select t.entry
-    from eventlog.outputs t
-    join eventlog.events e on e.id = t.entry and e.kind = t.kind
-    where t.room = r.room and t.timeline > r.after and t.timeline <= r.upto and t.kind in ('s', 'm') and t.verdict = 'a'
-      and e.sender <> %(user_id)s
+    select l.entry
+    from (
+        select t.timeline, t.entry, t.kind
+        from eventlog.outputs t
+        where t.room = r.room and t.timeline > r.after and t.timeline <= r.upto and t.kind in ('s', 'm') and t.verdict = 'a'
+        order by t.timeline desc
+        limit %(most)s
+    ) l
+    cross join lateral (
+        select n.type, n.sender, n.json
+        from eventlog.events n
+        where n.id = l.entry and n.kind = l.kind and n.kind in ('s', 'm')
+        limit 1
+    ) e
+    where e.sender <> %(user_id)s
       and (%(types)s::text[] is null or e.type = any(%(types)s) or strpos(e.json, 'm.mentions') > 0)
-    order by t.timeline desc
-    limit %(most)s
 ) o
 
 -- notification_basis --

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from psycopg import AsyncConnection
@@ -29,7 +29,8 @@ from readers.sync.rooms import Receipt, Rooms
 from readers.sync.sessions import Session
 from readers.sync.users import User
 
-NAMES = {("m.room.name", ""), ("m.room.canonical_alias", "")}
+MOST_LOOKED_AT: Final = 2_000
+"""Events of a room looked at for those that a filter lets through."""
 
 
 @dataclass(slots=True)
@@ -126,7 +127,7 @@ class Tables:
         )
         for view in views:
             view.prev_batch = view.ask.upto
-            view.limited = view.ask.fresh
+            view.limited |= view.ask.fresh
         for view, newest_first in zip(wanted, found, strict=True):
             history = histories.get(view.ask.nid)
             view.limited |= len(newest_first) == most
@@ -165,11 +166,13 @@ class Tables:
                 most=most,
                 **({} if chosen.takes_all_events else _sql_filter(chosen)),
             )
-            events = await self._fetch(dict.fromkeys(row[2] for row in rows))
+            events = await self._fetch(dict.fromkeys(row[2] for row in rows if row[2] is not None))
             for i, _, entry in rows:
                 number = lacking[i - 1]
                 of_room = found[number] = found[number] or []
-                if entry in events:
+                if entry is None:
+                    views[number].limited = True
+                elif entry in events:
                     of_room.append(events[entry])
         return [entries or [] for entries in found]
 
@@ -372,6 +375,7 @@ def has_url(output: Output) -> bool:
 
 def _sql_filter(chosen: RoomEventFilter) -> dict[str, Any]:
     return {
+        "scan": MOST_LOOKED_AT,
         "types": None if chosen.types is None else [_like(kind) for kind in chosen.types],
         "not_types": [_like(kind) for kind in chosen.not_types] if chosen.not_types else None,
         "senders": None if chosen.senders is None else list(chosen.senders),

@@ -26,7 +26,7 @@ from readers.sync.rooms import Room, Rooms
 from readers.sync.users import User
 
 MOST_UNREAD: Final = 2_000
-"""Unread events counted in a room when counting from the tables; older ones are left out."""
+"""Events looked at in a room when counting from the tables; what is unread beyond them is left out."""
 MOST_AT_ONCE: Final = 10_000
 """Likewise in all rooms of a response, shared among them but for a hundred each."""
 SLICE: Final = 250
