@@ -19,7 +19,17 @@ pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(1800)
 
 ROUNDS = int(os.environ.get("WALDEN_KILL_ROUNDS", "4"))
 SEED = int(os.environ.get("WALDEN_KILL_SEED", "0")) or random.randrange(1, 1 << 31)
-TARGETS = ("roomserver-0", "api", "worker", "postgres", "supervisor", "backend", "walsender", "maintenance")
+TARGETS = (
+    "roomserver-0",
+    "api",
+    "worker",
+    "postgres",
+    "supervisor",
+    "backend",
+    "walsender",
+    "maintenance",
+    "everything",
+)
 SENDERS, ROOMS = 8, 4
 RECOVERY_SECONDS = 90.0
 
@@ -29,7 +39,11 @@ async def test_killing_any_one_process_under_load_loses_nothing(tmp_path: Path, 
     with WholeServer(tmp_path / "d") as server:
         load = await Load.prepare(server.url, SENDERS, ROOMS, chance)
         # One who listens all the time with long polls, one who asks again and again, and one who comes afterwards.
-        async with Person(server.url) as patient, Person(server.url) as restless, Person(server.url) as late:
+        async with (
+            Person(server.url) as patient,
+            Person(server.url, timeline_limit=3) as restless,
+            Person(server.url) as late,
+        ):
             for person in (patient, restless, late):
                 await person.register()
                 for room_id in load.rooms:
@@ -68,7 +82,10 @@ async def test_killing_any_one_process_under_load_loses_nothing(tmp_path: Path, 
 async def _kill(
     server: WholeServer, load: Load, chance: random.Random
 ) -> tuple[collections.Counter[str], list[tuple[str, float]]]:
-    """ROUNDS kills, each once the one before is overcome; how many of what, and how long until all rooms went on."""
+    """ROUNDS kills, of one process or of all, each once the one before is overcome.
+
+    How many of what, and for each how many seconds passed until all rooms went on.
+    """
     killed: collections.Counter[str] = collections.Counter()
     seconds: list[tuple[str, float]] = []
     names: list[str] = []
@@ -76,10 +93,13 @@ async def _kill(
         await asyncio.sleep(chance.uniform(0.3, 1.5))
         names = names or chance.sample(TARGETS, len(TARGETS))
         name = names.pop()
-        await asyncio.to_thread(server.kill, name, chance)
+        if name == "everything":
+            await asyncio.to_thread(server.kill_everything)
+        else:
+            await asyncio.to_thread(server.kill, name, chance)
         began = time.monotonic()
         killed[name] += 1
-        if name == "supervisor":
+        if name in ("supervisor", "everything"):
             await asyncio.to_thread(server.start)
         try:
             seconds.append((name, await load.recovered(began, RECOVERY_SECONDS)))
