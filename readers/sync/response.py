@@ -13,9 +13,9 @@ import orjson
 from readers.sync.event_bytes import quoted
 from readers.sync.rooms import Receipt
 
-# What other parts of the specification add to the response, as long as they have nothing to say. Clients take the absence of
-# device_one_time_keys_count for a server without end-to-end encryption.
-_TAIL: Final = b',"device_one_time_keys_count":{"signed_curve25519":0},"device_unused_fallback_key_types":[]}'
+# "If an algorithm is not listed, the count for that algorithm is assumed to be zero." The member for fallback keys stays away:
+# "The presence of this field indicates that the server supports fallback keys."
+_TAIL: Final = b',"device_one_time_keys_count":{}}'
 
 
 def empty(token: str) -> bytes:

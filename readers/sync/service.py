@@ -20,6 +20,7 @@ from psycopg import AsyncConnection
 from eventlog.head import Head
 from eventlog.metrics import Level
 from eventlog.pools import Pool, component_dsn
+from eventlog.safe_text import safe
 from eventlog.settings import Settings
 from eventlog.tokens import SyncToken
 from matrix.errors import MatrixError, not_found
@@ -107,7 +108,7 @@ class SyncService:
         key = (user_id, chosen)
         definition = self._filters.get(key)
         if definition is None:
-            rows = await self._rows("filter", user_id=user_id, filter_id=chosen)
+            rows = await self._rows("filter", user_id=user_id, filter_id=safe(chosen))
             if not rows:
                 raise not_found("No such filter.")
             if len(self._filters) >= MOST_FILTERS:
