@@ -36,6 +36,8 @@ class Current:
         self.events = Events()
         self.unread = Unread(self.rooms, self.events)
         self._woken: set[User] = set()
+        self._stirred: dict[int, Output] = {}
+        """By room, the last output of a batch that concerns whoever is joined."""
         self._ahead: set[asyncio.Future[None]] = set()
 
     def apply(self, outputs: list[Output]) -> None:
@@ -52,6 +54,10 @@ class Current:
                     self._apply_event(output)
             except (KeyError, TypeError, ValueError) as error:
                 log.error("an output is not what it should be", position=output.position, error=repr(error))
+        for nid, last in self._stirred.items():
+            for user in self.users.joined(nid):
+                self._concern(user, last)
+        self._stirred.clear()
         self.rooms.shrink()
         self._wake()
 
@@ -91,7 +97,7 @@ class Current:
             self.rooms.add(room, output)
             if output.kind == "s":
                 self.events.learn(output)
-            self._concern_room(nid, output)
+            self._stirred[nid] = output
         if output.annotation is not None and (members := output.notes.get("members")) is not None:
             for user_id, new, old in members:
                 user = self.users.get(user_id)
@@ -155,7 +161,7 @@ class Current:
             room = self.rooms.touch(output.room, body["room_id"], output.shard, output.position)
             self.rooms.add_receipt(room, receipt)
             if receipt.receipt_type == "m.read":
-                self._concern_room(output.room, output)
+                self._stirred[output.room] = output
             elif (user := self.users.get(output.sender)) is not None:
                 self._concern(user, output)
         elif output.type == "account_data":
@@ -189,7 +195,7 @@ class Current:
             )
         else:
             room.typing.until.pop(notice["user_id"], None)
-        self._concern_room(output.room, output)
+        self._stirred[output.room] = output
 
     def _expire_typing(self, nid: int) -> None:
         room = self.rooms.get(nid)
@@ -207,15 +213,8 @@ class Current:
             self._woken.add(user)
         self._wake()
 
-    def _concern_room(self, nid: int, output: Output) -> None:
-        shard, position = output.shard, output.position
-        for user in self.users.joined(nid):
-            user.last[shard] = position
-            if user.waiters:
-                self._woken.add(user)
-
     def _concern(self, user: User, output: Output) -> None:
-        user.last[output.shard] = output.position
+        user.last[output.shard] = max(user.last[output.shard], output.position)
         if user.waiters:
             self._woken.add(user)
 
