@@ -66,10 +66,11 @@ def running_pid(data_dir: Path) -> int | None:
         os.close(descriptor)
 
 
-def end_leftovers(data_dir: Path, seconds: float = 10.0) -> list[str]:
+def end_leftovers(data_dir: Path, seconds: float = 3.0) -> list[str]:
     """End every process that an earlier supervisor of this data directory left; their command lines.
 
-    To be called with the lock held, which proves that the supervisor they belonged to is gone or going.
+    To be called with the lock held, which proves that the supervisor they belonged to is gone or going. They have
+    little time: requests among them may wait for verdicts of a room server that is being ended beside them.
     """
     left = []
     for process in psutil.process_iter():
