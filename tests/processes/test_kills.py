@@ -21,6 +21,7 @@ ROUNDS = int(os.environ.get("WALDEN_KILL_ROUNDS", "4"))
 SEED = int(os.environ.get("WALDEN_KILL_SEED", "0")) or random.randrange(1, 1 << 31)
 TARGETS = (
     "roomserver-0",
+    "roomserver-1",
     "api",
     "worker",
     "postgres",
@@ -36,7 +37,8 @@ RECOVERY_SECONDS = 90.0
 
 async def test_killing_any_one_process_under_load_loses_nothing(tmp_path: Path, figures: Callable[[str], None]) -> None:
     chance = random.Random(SEED)
-    with WholeServer(tmp_path / "d") as server:
+    # Two API processes and two shards: whatever can go wrong with one of each can go wrong with these, and more.
+    with WholeServer(tmp_path / "d", WALDEN_CLIENT_PROCESSES="2", WALDEN_LOG_SHARDS="2") as server:
         load = await Load.prepare(server.url, SENDERS, ROOMS, chance)
         # One who listens all the time with long polls, one who asks again and again, and one who comes afterwards.
         async with (
