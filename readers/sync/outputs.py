@@ -5,6 +5,7 @@ Invariant: an output's members are rendered at most once in this process, and an
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, Final
 
 import orjson
@@ -149,6 +150,13 @@ class Output:
         """A redaction has taken effect: what was rendered before is wrong now."""
         self.redaction = (because, version)
         self._members = self._unsigned = self._joined = None
+
+    def withheld(self, version: RoomVersion) -> Output:
+        """The event as somebody gets it who was not there, once its sender has asked to be forgotten."""
+        other = copy(self)
+        other.redaction = (b"", version)
+        other._members, other._unsigned, other._joined = members_of(self.json, self.event_id, version), b"", None
+        return other
 
     def redact_replaced(self) -> None:
         """The redaction of the state event it replaced has taken effect."""

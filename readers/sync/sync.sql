@@ -292,3 +292,7 @@ join roomserver.state s on s.room = r.room and s.line = 0 and s.valid_to = 92233
 -- entries_of_events --
 -- Entries by event id.
 select event_id, id from eventlog.event_ids where event_id = any(%(event_ids)s)
+
+-- erased --
+-- Which of some users asked to be forgotten.
+select user_id from roomserver.erased where user_id = any(%(user_ids)s)

@@ -17,7 +17,7 @@ from eventlog.safe_text import safe
 from matrix.events import Event
 from matrix.filters import RoomEventFilter
 from matrix.room_versions import RoomVersion
-from matrix.visibility import history_visibility_of, is_visible, user_may_see
+from matrix.visibility import history_visibility_of, is_content_withheld, is_visible, user_may_see
 from readers.rendering import MEMBERSHIPS
 from readers.rooms.access import Course
 from readers.sync.events import Events
@@ -146,6 +146,24 @@ class Tables:
             view.timeline.reverse()
             if view.timeline:
                 view.prev_batch = (view.timeline[0][0].timeline or 1) - 1
+        await self._withhold(wanted)
+
+    async def _withhold(self, views: list[RoomView]) -> None:
+        """Redacts what erased users said while the user was not there; asks only where something is from such a time."""
+        outside = {output.sender for view in views for output, word in view.timeline if word != "join"}
+        if not outside:
+            return
+        erased = {user_id for (user_id,) in await self._query("erased", user_ids=list(outside))}
+        if not erased:
+            return
+        for view in views:
+            view.timeline = [
+                (output.withheld(version), word)
+                if is_content_withheld(sender_is_erased=output.sender in erased, membership=word)
+                and (version := self._version(output)) is not None
+                else (output, word)
+                for output, word in view.timeline
+            ]
 
     async def _newest(self, views: list[RoomView], chosen: RoomEventFilter, most: int) -> list[list[Output]]:
         """The newest timeline entries of rooms, newest first, from the caches where they reach back far enough."""

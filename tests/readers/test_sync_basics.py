@@ -333,3 +333,17 @@ async def test_a_knock_shows_stripped_state(here: World) -> None:
     await client.sync(5)
     events = client.last["rooms"]["knock"][room]["knock_state"]["events"]
     assert {"m.room.create", "m.room.name", "m.room.member"} <= {event["type"] for event in events}
+
+
+async def test_what_an_erased_user_said_is_redacted_for_those_who_came_later(here: World) -> None:
+    room = await here.room(ALICE)
+    await here.join(room, BOB)
+    await here.say(room, BOB, "forget me")
+    await here.join(room, CAROL)
+    await here.writer.append_entry(type="erase", user_id=BOB, content={})
+    await caught_up(here.sync)
+    for name, said in ((ALICE, {"msgtype": "m.text", "body": "forget me"}), (CAROL, {})):
+        fresh = Client(here.sync, name)
+        await fresh.sync()
+        events = fresh.room(room)["timeline"]["events"]
+        assert [event["content"] for event in events if event["type"] == "m.room.message"] == [said]
