@@ -12,7 +12,6 @@ from time import monotonic, time
 from typing import Any, Final
 
 import orjson
-import structlog
 
 from readers.sync.event_bytes import client_event
 from readers.sync.events import Events, replaced_by
@@ -20,8 +19,6 @@ from readers.sync.outputs import Output
 from readers.sync.rooms import Receipt, Room, Rooms, Typing
 from readers.sync.unread import PUSH_RULES, Unread, evaluator_of
 from readers.sync.users import AccountData, Change, Stay, User, Users
-
-log = structlog.get_logger(__name__)
 
 IGNORED_USERS: Final = "m.ignored_user_list"
 
@@ -41,19 +38,19 @@ class Current:
         self._ahead: set[asyncio.Future[None]] = set()
 
     def apply(self, outputs: list[Output]) -> None:
-        """Moves everything forward by outputs whose positions have been reached."""
+        """Moves everything forward by outputs whose positions have been reached.
+
+        Whatever it raises, the caches are to be given up then: they would say yes to what they have not seen.
+        """
         for output in outputs:
             if output.verdict != "a":
                 continue
-            try:
-                if output.kind == "u":
-                    self._apply_user_entry(output)
-                elif output.kind == "e":
-                    self._apply_typing(output)
-                elif output.room is not None:
-                    self._apply_event(output)
-            except (KeyError, TypeError, ValueError) as error:
-                log.error("an output is not what it should be", position=output.position, error=repr(error))
+            if output.kind == "u":
+                self._apply_user_entry(output)
+            elif output.kind == "e":
+                self._apply_typing(output)
+            elif output.room is not None:
+                self._apply_event(output)
         for nid, last in self._stirred.items():
             for user in self.users.joined(nid):
                 self._concern(user, last)

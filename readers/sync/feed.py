@@ -51,7 +51,7 @@ class Feed:
     """Follows the outputs; `async with` it. `positions` are those applied, by shard."""
 
     def __init__(self, replication_dsn: str, head: Head, pool: Pool, apply: Apply, parted: Callable[[], None]) -> None:
-        """`parted` is called when the database has gone back to an earlier time or begun another epoch."""
+        """`parted` is called when what was applied is to be forgotten: the database has begun another epoch, or `apply` failed."""
         self._parted = parted
         self._epoch = ""
         self._dsn = replication_dsn
@@ -120,7 +120,16 @@ class Feed:
                 self.positions[shard] = position
                 self._missing_since[shard] = None
         if released:
-            self._apply(released)
+            self._hand_over(released)
+
+    def _hand_over(self, outputs: list[Output]) -> None:
+        try:
+            self._apply(outputs)
+        except Exception:
+            # An output that is not what it should be must stop neither the feed nor, by way of the head, the writers: the
+            # caches are made anew behind it, and the tables tell what it was about.
+            log.exception("sync begins anew behind an output", shard=outputs[-1].shard, position=outputs[-1].position)
+            self._parted()
 
     def _part(self) -> None:
         """What has been applied may belong to an abandoned future: begin where the database now is."""
@@ -180,7 +189,7 @@ class Feed:
             self.positions[shard] = position
             self._missing_since[shard] = None
             if run:
-                self._apply(run)
+                self._hand_over(run)
         return 0.0
 
     async def _read(self, shard: int, after: int, upto: int) -> list[Output]:

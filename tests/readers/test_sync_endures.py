@@ -204,3 +204,28 @@ async def test_whoever_waits_while_the_database_goes_back_is_told_its_present(he
     assert client.room(room)["timeline"]["events"]
     waiting = asyncio.create_task(client.sync(0.3))
     assert "rooms" not in await waiting
+
+
+async def test_an_output_that_cannot_be_applied_costs_the_caches_and_nothing_else(here: World) -> None:
+    room = await here.room(ALICE)
+    await here.join(room, BOB)
+    client = Client(here.sync, BOB)
+    await client.settle()
+    await streaming(here.sync)
+    former = here.sync.current
+
+    def fail(_: object) -> None:
+        raise AttributeError("nobody thought of this")
+
+    former._apply_event = fail  # type: ignore[method-assign]
+    waiting = asyncio.create_task(client.sync(20))
+    await asyncio.sleep(0.05)
+    await here.say(room, ALICE, "unthinkable")
+    await asyncio.wait_for(waiting, 10)
+    assert client.bodies(room) == ["unthinkable"]
+    assert here.sync.current is not former
+    waiting = asyncio.create_task(client.sync(20))
+    await asyncio.sleep(0.05)
+    await here.say(room, ALICE, "ordinary")
+    await asyncio.wait_for(waiting, 10)
+    assert client.bodies(room) == ["ordinary"]
