@@ -19,7 +19,8 @@ EACH = 20
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeServer]:
-    with WholeServer(tmp_path_factory.mktemp("whole") / "d") as one:
+    # Two API processes: who sends and who listens need not be served by the same one.
+    with WholeServer(tmp_path_factory.mktemp("whole") / "d", WALDEN_CLIENT_PROCESSES="2") as one:
         yield one
 
 
