@@ -56,7 +56,9 @@ def long_room(database: str) -> Iterator[tuple[psycopg.Connection[Any], Room]]:
             log.clock += 300 * DAY // MESSAGES
             (room if number % 4 else other).message(BOB, f"{number}")
         log.commit()
-    with psycopg.connect(database, autocommit=True, options=PLANNING) as connection:
+    with psycopg.connect(
+        database, autocommit=True, options=" ".join(f"-c {name}={value}" for name, value in PLANNING.items())
+    ) as connection:
         connection.execute("analyze")
         yield connection, room
 
