@@ -101,7 +101,13 @@ class Log:
                 continue
 
 
-@pytest.fixture(params=VERSIONS, ids=lambda version: f"postgres{version}")
+# Once more on an older server takes half a minute, all tests together.
+@pytest.fixture(
+    params=[
+        pytest.param(version, id=f"postgres{version}", marks=[pytest.mark.slow] if version != VERSIONS[0] else [])
+        for version in VERSIONS
+    ]
+)
 async def log(request: pytest.FixtureRequest, running: Callable[[int], Cluster]) -> AsyncIterator[Log]:
     """A fresh log on each version."""
     async with log_on(running(request.param)) as made:

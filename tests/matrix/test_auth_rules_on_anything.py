@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from auth_rooms import ALICE, ALL_VERSIONS, CREATOR, AuthRoom
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,6 +46,7 @@ _TYPES = [
 _state_keys = st.sampled_from(["", "token", "x", CREATOR, ALICE])
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(
     st.sampled_from(ALL_VERSIONS),
