@@ -29,11 +29,9 @@ Usage: bin/test [fast | lint] [PYTEST ARGUMENT...]
   bin/test lint        linters only
   bin/test PATH -k X   only these tests, no linters
 
-Without a PATH, tests run side by side, one on each core (at most four). WALDEN_KILL_ROUNDS (default 4), WALDEN_KILL_SEED, WALDEN_HOLD_SECONDS (4) and WALDEN_FUZZ_ROOM_VERSIONS ("6 12") make
-the tests of kills, open transactions and bad input longer.
-
-A PostgreSQL 18 cluster runs while the tests do
-(under another account if you are root).
+Without a PATH, tests run side by side, one on each core (at most four). A PostgreSQL 18
+cluster runs while the tests do (under another account if you are root). WALDEN_KILL_ROUNDS (default 4), WALDEN_KILL_SEED,
+WALDEN_HOLD_SECONDS (4) and WALDEN_FUZZ_ROOM_VERSIONS ("6 12") make the tests of kills, open transactions and bad input longer.
 Exit code: pytest's, or 1 when a linter complained.
 """
 KNOBS = ("WALDEN_KILL_", "WALDEN_HOLD_", "WALDEN_FUZZ_")
@@ -41,7 +39,6 @@ KNOBS = ("WALDEN_KILL_", "WALDEN_HOLD_", "WALDEN_FUZZ_")
 MOST_WORKERS = 4
 MEMORY, MEMORY_BYTES = "/dev/shm", 4 << 30
 """Where the cluster lives if so much memory is free; it takes up to one gigabyte."""
-KNOBS = ("WALDEN_KILL_ROUNDS", "WALDEN_KILL_SEED", "WALDEN_HOLD_SECONDS", "WALDEN_FUZZ_ROOM_VERSIONS")
 LINTERS = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("lint-imports",))
 # Nothing here survives the tests, so nothing is synced to disk.
 PARAMETERS = {
