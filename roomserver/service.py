@@ -186,8 +186,7 @@ class RoomServer:
             self._following.cancel()
 
     async def _heartbeat(self, payload: bytes) -> None:
-        async with await AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=10) as connection:
-            await connection.execute("select pg_logical_emit_message(false, 'walden.heartbeat', %s::bytea)", [payload])
+        await self._live().execute("select pg_logical_emit_message(false, 'walden.heartbeat', %s::bytea)", [payload])
 
     async def _remake_slot(self, slot: str, moved_at: datetime) -> None:
         replication = component_dsn(self.settings, "replication", name=f"roomserver {self.shard}")
@@ -249,7 +248,7 @@ class RoomServer:
                     messages += [other for other in item.others if isinstance(other, Message)]
             else:
                 messages.append(item)
-        if entries and batch.end_lsn <= self.seen_until + (64 << 20):
+        if entries and self.lsn < self.seen_until:
             entries = await self.decisions.unjudged(entries)
         typing = [message for message in messages if message.prefix == "walden.typing"]
         if entries or typing:
