@@ -5,6 +5,8 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,13 +45,15 @@ def _interpreter() -> tuple[str, dict[str, str]] | None:
 INTERPRETER = _interpreter()
 
 
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder that the user who runs it all can get to: pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory(prefix="walden-home-") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.skipif(INTERPRETER is None, reason="an unprivileged user can reach no Python, or not this checkout")
-async def test_an_ordinary_user_runs_it_all_and_it_survives_the_death_of_everything(tmp_path: Path) -> None:
-    # pytest's folders are closed to others; whoever runs the server has to get to the data directory.
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o011)
-    home = tmp_path / "home"
-    home.mkdir()
+async def test_an_ordinary_user_runs_it_all_and_it_survives_the_death_of_everything(home: Path) -> None:
     user = int(unprivileged()[1].partition("=")[2]) if unprivileged() else os.geteuid()
     if os.geteuid() == 0:
         os.chown(home, user, -1)
