@@ -16,6 +16,7 @@ import psycopg
 
 from bin import embedded
 from bin.binaries import BinariesError, wheel_folder
+from bin.garbage import settle
 from bin.logs import configure_logs
 from bin.places import data_folder
 from bin.supervision import AlreadyRunning, running_pid, take_lock
@@ -33,6 +34,7 @@ def run_component(settings: Settings, name: str, component: Coroutine[Any, Any, 
 async def _until_signal(name: str, component: Coroutine[Any, Any, None]) -> None:
     from eventlog.metrics import handed_over
 
+    settle()
     task = asyncio.ensure_future(component)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)

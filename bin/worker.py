@@ -15,6 +15,8 @@ from uvicorn.config import Config
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
+from bin.garbage import settle
+
 # Requests still running this long after the signal are cut off.
 GRACE_SECONDS = 8
 
@@ -49,6 +51,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     }
 
     async def _serve(self) -> None:
+        settle()
         self.config.app = self.wsgi
         server = _Server(self.config, self.wsgi)
         self._install_sigquit_handler()
