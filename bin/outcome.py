@@ -44,6 +44,8 @@ def told() -> Iterator[None]:
         fail(error, CONFIGURATION)
     except psycopg.OperationalError as error:
         fail(f"the database cannot be reached: {error}", ABSENT)
+    except PermissionError as error:
+        fail(f"{error.filename} may not be entered or written by this user: {error.strerror}")
     except (*known, Failure, WrongInstallation, psycopg.Error) as error:
         fail(error)
 

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from bin.command import main
+from bin.outcome import told
 
 
 def _commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -104,6 +105,15 @@ def test_a_mistake_is_one_sentence_and_its_exit_code(
     assert done.returncode == code, done
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_may_not_be_entered_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left, told():
+        raise PermissionError(13, "Permission denied", "/somewhere/walden.toml")
+    assert left.value.code == 1
+    assert capsys.readouterr().err == (
+        "walden: /somewhere/walden.toml may not be entered or written by this user: Permission denied\n"
+    )
 
 
 def test_psql_is_given_the_password_by_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
