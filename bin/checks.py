@@ -47,7 +47,9 @@ PARAMETERS = {
     "synchronous_commit": "on",
     "shared_buffers": "128MB",
     "max_connections": "200",
-    "max_slot_wal_keep_size": "1GB",
+    # A server that tests share stands still between them. Taking the slot away from a session that cannot write would
+    # hold up the checkpointer, and with it every test that drops its database.
+    "max_slot_wal_keep_size": "4GB",
     "max_wal_size": "256MB",
     "autovacuum_naptime": "10s",
     # Dropping a database waits for sessions that are being let in, and a test may end while it knocks.

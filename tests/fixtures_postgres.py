@@ -66,8 +66,9 @@ def database(postgresql_server: NoopExecutor) -> Iterator[str]:
     name = f"{server.dbname}_{next(_numbers)}"
     login = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
     with psycopg.connect(**login, dbname="postgres", autocommit=True) as owner:
+        # Copied by file: 10 MB of WAL for each would use up what the slots of servers that other tests share may hold back.
         owner.execute(
-            sql.SQL("create database {} template {}").format(
+            sql.SQL("create database {} template {} strategy file_copy").format(
                 sql.Identifier(name), sql.Identifier(server.template_dbname)
             )
         )
