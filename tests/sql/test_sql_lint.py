@@ -93,6 +93,7 @@ def test_functions_with_the_rights_of_their_owner_have_a_search_path(file: Path)
                 assert options["set"].arg.name == "search_path"
 
 
-def test_migrations_are_numbered_without_gaps() -> None:
+def test_no_two_migrations_have_one_number() -> None:
+    # Gaps are allowed: work done side by side takes a range each.
     numbers = [int(name[:4]) for name in migration_names()]
-    assert numbers == list(range(1, len(numbers) + 1))
+    assert numbers == sorted(set(numbers))
