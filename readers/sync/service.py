@@ -234,6 +234,8 @@ class SyncService:
         # What came meanwhile came after the positions that were read.
         for change in user.changes:
             self.current.place(user, change.nid, change.room_id, change.shard, change.position, change.new, change.old)
+        # And what happened in the rooms meanwhile found nobody in them to concern: whoever asks looks once.
+        user.last[:] = self.feed.positions
         users.shrink()
         loaded.set_result(None)
         return user

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sync_world import Client, World, settings_of, sync_process, user, world
+from sync_world import Client, World, caught_up, settings_of, sync_process, user, world
 
 from matrix.errors import MatrixError
 from readers.sync.service import SyncService
@@ -229,3 +229,26 @@ async def test_an_output_that_cannot_be_applied_costs_the_caches_and_nothing_els
     await here.say(room, ALICE, "ordinary")
     await asyncio.wait_for(waiting, 10)
     assert client.bodies(room) == ["ordinary"]
+
+
+async def test_what_happens_while_an_up_to_date_users_rooms_are_read_is_told(here: World) -> None:
+    room = await here.room(ALICE)
+    await here.join(room, BOB)
+    client = Client(here.sync, BOB)
+    await client.settle()
+    async with sync_process(here.settings) as other:
+        # A process that has not seen the user before, asked with a token that is as new as what it has applied.
+        client.service = other
+        assert client.since == other._token
+        rows = other._rows
+
+        async def rows_and_then_news(query: str, **parameters: object) -> list[tuple[object, ...]]:
+            found = await rows(query, **parameters)
+            if query == "rooms_of_user":
+                await here.say(room, ALICE, "meanwhile")
+                await caught_up(other)
+            return found
+
+        other._rows = rows_and_then_news  # type: ignore[method-assign]
+        await client.sync(0.05)
+        assert client.bodies(room) == ["meanwhile"]
