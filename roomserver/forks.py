@@ -17,11 +17,11 @@ from psycopg import AsyncConnection
 
 from matrix.auth_rules import AuthError, check_against_state, check_event_alone
 from matrix.events import Event
-from matrix.redaction_rights import redaction_applies
 from matrix.room_versions import RoomVersion
 from matrix.state_resolution import Resolution, missing_auth_events, resolve
 from roomserver.effects import Effects
 from roomserver.judge import MissingEvents, change_member, relate, replaced
+from roomserver.redactions import LEVELS, redact, redacted_early
 from roomserver.rooms import Known, Room, StateEvent, StateKey
 from roomserver.store import CREATE, SQL, Item, Store
 
@@ -62,7 +62,8 @@ class Fork:
         self._resolutions: list[tuple[str, Resolution, list[str]]] = []
         self._line = 0
         self._line_is_new = False
-        self._redacts = False
+        self._power: dict[StateKey, Event] = {}
+        self._target: Known | None = None
 
     async def gather(self) -> None:
         """Decides. Raises MissingEvents."""
@@ -83,7 +84,7 @@ class Fork:
             now = await self._resolve(states)
             self._resolutions.append(("current", now, [event.event_id, *others]))
             self._new = now.state
-            self._redacts = await self._may_redact()
+            await self._find_target()
         await self._choose_line(previous)
         # Whatever changes is read now: `apply` only writes down.
         changed = self._changes(self._old, self._new) + self._changes(self._after, self._new)
@@ -99,17 +100,12 @@ class Fork:
             annotation = self._move_current(effects, position)
             room.extremities = self._extremities
             room.depth = max(room.depth, event.depth)
-            if self._redacts:
-                assert event.redacts is not None
-                effects.add(
-                    "redactions",
-                    target=event.redacts,
-                    redaction=event.event_id,
-                    entry=item.entry.id,
-                    room=room.nid,
-                    position=position,
+            if event.redacts is not None and event.state_key is None:
+                annotation |= redact(
+                    room, event, item.entry.id, self._target, self._power, position, self.store, effects
                 )
-                annotation["redacts"] = event.redacts
+            if not item.entry.local and event.event_id in self.store.early:
+                annotation |= redacted_early(room, event, self._power, position, self.store, effects)
             relate(room, event, item.entry.id, position, effects)
         if self._line_is_new:
             effects.add("lines", room=room.nid, line=self._line, base_position=position)
@@ -251,14 +247,17 @@ class Fork:
             words["members"] = members
         return words
 
-    async def _may_redact(self) -> bool:
-        if self.event.redacts is None:
-            return False
-        target = (await self._load([self.event.redacts])).get(self.event.redacts)
-        if target is None or target.verdict != "a":
-            return False
-        keys = [key for key in (CREATE, ("m.room.power_levels", "")) if key in self._new]
-        return redaction_applies(self.event, target.event, {key: await self._event(self._new[key]) for key in keys})
+    async def _find_target(self) -> None:
+        """Reads what a redaction names, and what says whether one applies."""
+        event, early = self.event, self.event.event_id in self.store.early
+        if event.redacts is None and not early:
+            return
+        if event.redacts is not None:
+            found = (await self._load([event.redacts])).get(event.redacts)
+            if found is not None and found.verdict is not None:
+                self._target = Known(found.entry, found.verdict, found.line, found.position, found.event)
+        keys = [key for key in (CREATE, LEVELS) if key in self._new]
+        self._power = {key: await self._event(self._new[key]) for key in keys}
 
     async def _choose_line(self, previous: dict[str, Known]) -> None:
         """The state line on which the state after the event stands."""

@@ -12,8 +12,8 @@ from typing import Any
 from eventlog.safe_text import safe
 from matrix.auth_rules import AuthError, UnknownAuthEvent, check_against_state, check_event_alone
 from matrix.events import Event
-from matrix.redaction_rights import redaction_applies
 from roomserver.effects import Effects, letter
+from roomserver.redactions import power_state, redact, redacted_early
 from roomserver.rooms import Known, Room, StateEvent, StateKey
 from roomserver.store import CREATE, Item, Store
 
@@ -68,7 +68,7 @@ def judge_event(item: Item, store: Store, effects: Effects) -> str:
         raise MissingEvents([error.event_id]) from None
     except AuthError as error:
         return _refuse(effects, item, room, "r", error.reason)
-    _accept(item, event, room, effects)
+    _accept(item, event, room, store, effects)
     return "a"
 
 
@@ -95,7 +95,7 @@ def _begin_room(item: Item, event: Event, store: Store, effects: Effects) -> str
     effects.add("rooms", nid=room.nid, room_id=room.room_id, room_version=room.version.identifier)
     store.rooms.put(room)
     item.room = room
-    _accept(item, event, room, effects)
+    _accept(item, event, room, store, effects)
     assert entry.event_id is not None
     return "a"
 
@@ -146,7 +146,7 @@ def _state(room: Room, key: StateKey) -> StateEvent | None:
     return room.state[key]
 
 
-def _accept(item: Item, event: Event, room: Room, effects: Effects) -> None:
+def _accept(item: Item, event: Event, room: Room, store: Store, effects: Effects) -> None:
     entry = item.entry
     position = effects.next_position()
     event_id = event.event_id
@@ -154,7 +154,10 @@ def _accept(item: Item, event: Event, room: Room, effects: Effects) -> None:
     if event.state_key is not None:
         annotation = _change_state(room, event, entry.id, position, effects)
     elif event.redacts is not None:
-        annotation = _redact(room, event, entry.id, position, effects)
+        target = room.known.get(event.redacts)
+        annotation = redact(room, event, entry.id, target, power_state(room), position, store, effects)
+    if not entry.local and event_id in store.early:
+        annotation = {**(annotation or {}), **redacted_early(room, event, power_state(room), position, store, effects)}
     relate(room, event, entry.id, position, effects)
     effects.output(position, entry.kind, entry.id, "a", room=room.nid, timeline=position, annotation=annotation)
     room.extremities.difference_update(event.prev_events)
@@ -220,25 +223,6 @@ def change_member(
     return words
 
 
-def power_state(room: Room) -> dict[StateKey, Event]:
-    """What of the current state says how powerful somebody is."""
-    keys = (CREATE, ("m.room.power_levels", ""))
-    return {key: found.event for key in keys if (found := room.state.get(key)) is not None}
-
-
-def _redact(room: Room, event: Event, entry: int, position: int, effects: Effects) -> dict[str, Any] | None:
-    assert event.redacts is not None
-    target = room.known.get(event.redacts)
-    if target is None or target.event is None or target.verdict != "a":
-        return None
-    if not redaction_applies(event, target.event, power_state(room)):
-        return None
-    effects.add(
-        "redactions", target=event.redacts, redaction=event.event_id, entry=entry, room=room.nid, position=position
-    )
-    return {"redacts": event.redacts}
-
-
 def relate(room: Room, event: Event, entry: int, position: int, effects: Effects) -> None:
     """Notes what the event relates to (specification, "Forming relationships between events")."""
     relation = event.content.get("m.relates_to")
@@ -254,6 +238,7 @@ def relate(room: Room, event: Event, entry: int, position: int, effects: Effects
             entry=entry,
             room=room.nid,
             event_id=event.event_id,
+            sender=event.sender,
         )
 
 

@@ -152,7 +152,21 @@ where t.target = x.target and t.rel_type = x.rel_type and t.timeline = x.timelin
 
 -- put_relations --
 -- Puts relations as the log has them.
-insert into roomserver.relations (target, rel_type, timeline, entry, room, event_id)
-select x.target, x.rel_type, x.timeline, x.entry, x.room, x.event_id
+insert into roomserver.relations (target, rel_type, timeline, entry, room, event_id, sender)
+select x.target, x.rel_type, x.timeline, x.entry, x.room, x.event_id, x.sender
 from json_populate_recordset(null::roomserver.relations, %(rows)s::json) x
-on conflict (target, rel_type, timeline, event_id) do update set entry = excluded.entry, room = excluded.room
+on conflict (target, rel_type, timeline, event_id) do update
+set entry = excluded.entry, room = excluded.room, sender = excluded.sender
+
+-- remove_early_redactions --
+-- Takes away redactions that did not come before what they redact.
+delete from roomserver.early_redactions t
+using json_populate_recordset(null::roomserver.early_redactions, %(rows)s::json) x
+where t.target = x.target and t.redaction = x.redaction
+
+-- put_early_redactions --
+-- Puts redactions that came before what they redact as the log has them.
+insert into roomserver.early_redactions (target, redaction, entry, room, position)
+select x.target, x.redaction, x.entry, x.room, x.position
+from json_populate_recordset(null::roomserver.early_redactions, %(rows)s::json) x
+on conflict (target, redaction) do update set entry = excluded.entry, room = excluded.room, position = excluded.position

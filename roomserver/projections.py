@@ -37,6 +37,7 @@ PROJECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "directory": ("room_id",),
     "redactions": ("target",),
     "relations": ("target", "rel_type", "timeline", "event_id"),
+    "early_redactions": ("target", "redaction"),
 }
 """Tables of schema roomserver by name, with their keys. Whatever names a room comes after `rooms`."""
 

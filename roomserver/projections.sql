@@ -233,7 +233,10 @@ limit %(most)s
 -- The first redaction of each event that took effect. Redactions older than the messages in the log stand as they are.
 with entries as (
     select replace(history.safe_json(o.annotation) ->> 'redacts', U&'\+10FFFF1', U&'\+10FFFF') collate "C" as target,
-           e.event_id as redaction, o.entry, o.room, o.position
+           -- One that came before its target takes effect with the target's output, which says which one it was.
+           coalesce(replace(history.safe_json(o.annotation) #>> '{redaction,0}', U&'\+10FFFF1', U&'\+10FFFF') collate "C",
+                    e.event_id) as redaction,
+           coalesce((history.safe_json(o.annotation) #>> '{redaction,1}')::bigint, o.entry) as entry, o.room, o.position
     from eventlog.outputs o
     join eventlog.events e on e.id = o.entry and e.kind = o.kind
     where o.kind in ('s', 'm') and o.verdict = 'a' and position('"redacts":' in o.annotation) > 0
@@ -264,7 +267,7 @@ limit %(most)s
 -- relations --
 -- Accepted events that name another one and how they relate to it. Relations older than the messages in the log stand as they are.
 with entries as (
-    select o.room, o.timeline, o.entry, e.event_id, history.safe_json(e.json) #> '{content,m.relates_to}' as relation
+    select o.room, o.timeline, o.entry, e.event_id, e.sender, history.safe_json(e.json) #> '{content,m.relates_to}' as relation
     from eventlog.outputs o
     join eventlog.events e on e.id = o.entry and e.kind = o.kind
     where o.kind in ('s', 'm') and o.verdict = 'a' and position('"m.relates_to":' in e.json) > 0
@@ -272,20 +275,20 @@ with entries as (
 ),
 named as (
     select (n.relation ->> 'event_id') collate "C" as target, (n.relation ->> 'rel_type') collate "C" as rel_type,
-           n.timeline, n.entry, n.room, n.event_id
+           n.timeline, n.entry, n.room, n.event_id, n.sender
     from entries n
     where json_typeof(n.relation) = 'object'
       and json_typeof(n.relation -> 'event_id') = 'string' and json_typeof(n.relation -> 'rel_type') = 'string'
 ),
 rebuilt as (
     -- At most 255 characters each; in the safe form one that is escaped counts twice.
-    select n.target, n.rel_type, n.timeline, n.entry, n.room, n.event_id
+    select n.target, n.rel_type, n.timeline, n.entry, n.room, n.event_id, n.sender
     from named n
     where n.rel_type <> '' and length(replace(n.target, U&'\+10FFFF', '')) <= 255
       and length(replace(n.rel_type, U&'\+10FFFF', '')) <= 255
 ),
 stored as (
-    select l.target, l.rel_type, l.timeline, l.entry, l.room, l.event_id
+    select l.target, l.rel_type, l.timeline, l.entry, l.room, l.event_id, l.sender
     from roomserver.relations l
     where %(room)s::bigint is null or l.room = %(room)s
 ),
@@ -298,4 +301,31 @@ from stored s
 full join rebuilt r using (target, rel_type, timeline, event_id)
 where s is distinct from r and (r.target is not null or s.timeline >= (select k.position from first_kept k))
 order by r.target is not null, target, rel_type, timeline, event_id
+limit %(most)s
+
+-- early_redactions --
+-- Redactions of events that were not known when they came. Those older than the messages in the log stand as they are.
+with entries as (
+    select replace(history.safe_json(o.annotation) ->> 'awaits', U&'\+10FFFF1', U&'\+10FFFF') collate "C" as target,
+           e.event_id as redaction, o.entry, o.room, o.position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = o.kind
+    where o.kind in ('s', 'm') and o.verdict = 'a' and position('"awaits":' in o.annotation) > 0
+      and (%(room)s::bigint is null or o.room = %(room)s)
+),
+rebuilt as (select n.target, n.redaction, n.entry, n.room, n.position from entries n where n.target is not null),
+stored as (
+    select d.target, d.redaction, d.entry, d.room, d.position
+    from roomserver.early_redactions d
+    where %(room)s::bigint is null or d.room = %(room)s
+),
+first_kept as (
+    select max(f.first) as position
+    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'm' group by o.shard) f
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (target, redaction)
+where s is distinct from r and (r.target is not null or s.position >= (select k.position from first_kept k))
+order by r.target is not null, target, redaction
 limit %(most)s

@@ -26,6 +26,14 @@ join eventlog.events e on e.id = i.id
 left join eventlog.outputs o on o.entry = i.id
 where i.event_id = any (%(event_ids)s)
 
+-- early_redactions --
+-- Redactions that came before these events, the earliest first.
+select r.target, r.redaction, r.entry, e.json
+from roomserver.early_redactions r
+join eventlog.events e on e.id = r.entry and e.kind in ('s', 'm')
+where r.target = any (%(targets)s)
+order by r.position
+
 -- state_at --
 -- State of a room after a position on a line.
 select type, state_key, event_id, entry from roomserver.state_at_v1(%(room)s, %(line)s, %(position)s)

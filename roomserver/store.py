@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from psycopg import AsyncConnection
@@ -49,12 +49,21 @@ class Found:
     event: Event
 
 
+class Early(NamedTuple):
+    """An accepted redaction of an event that is not known yet."""
+
+    entry: int
+    redaction: Event
+
+
 class Store:
     """Reads through one connection, into the rooms remembered."""
 
     def __init__(self, rooms: Rooms) -> None:
         self.rooms = rooms
         self._numbers: list[int] = []
+        self.early: dict[str, list[Early]] = {}
+        """By the event they name, the redactions that came before it, of the events of this batch."""
         # What user entries of this batch collide with, read by `prepare`.
         self.receipts: dict[tuple[int, str, str, str], int | None] = {}
         self.timelines: dict[str, tuple[int | None, int | None]] = {}
@@ -89,6 +98,7 @@ class Store:
                 item.keys.append(CREATE)
         await self._load_state(connection, items)
         await self._load_known(connection, items)
+        await self._load_early(connection, items)
         await self._load_user_facts(connection, items)
         if begun:
             await self._take_numbers(connection, len(begun))
@@ -186,6 +196,22 @@ class Store:
                         event_found.event,
                     ),
                 )
+
+    async def _load_early(self, connection: AsyncConnection, items: Iterable[Item]) -> None:
+        self.early = {}
+        # What this server builds has no id before it is built.
+        foreign = {
+            item.event.event_id: item.event.room_version
+            for item in items
+            if item.event is not None and not item.entry.local
+        }
+        if not foreign:
+            return
+        cursor = await connection.execute(SQL["early_redactions"], {"targets": [safe(named) for named in foreign]})
+        for target, event_id, entry, pdu in await cursor.fetchall():
+            named = unsafe(target)
+            redaction = Event.from_pdu(orjson.loads(pdu), foreign[named], event_id)
+            self.early.setdefault(named, []).append(Early(entry, redaction))
 
     async def events(self, connection: AsyncConnection, versions: dict[str, RoomVersion]) -> dict[str, Found]:
         """Events by id, each parsed by the room version given for it; unknown ones are left out."""

@@ -338,6 +338,7 @@ class Room:
                 entry=sent.entry,
                 room=self.nid,
                 event_id=sent.event_id,
+                sender=sent.event.sender,
             )
 
 

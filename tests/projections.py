@@ -179,13 +179,13 @@ QUESTIONS: Final[dict[str, LiteralString]] = {
     + DIFFERENCE,
     "relations": """
         with rebuilt as (
-            select r ->> 'event_id' as target, r ->> 'rel_type' as rel_type, o.timeline, e.id as entry, o.room, e.event_id
+            select r ->> 'event_id' as target, r ->> 'rel_type' as rel_type, o.timeline, e.id as entry, o.room, e.event_id, e.sender
             from eventlog.outputs o join eventlog.events e on e.id = o.entry and e.kind = o.kind,
                  lateral (select e.json::json -> 'content' -> 'm.relates_to' as r) l
             where o.verdict = 'a' and o.kind in ('s', 'm') and json_typeof(r) = 'object'
               and r ->> 'event_id' is not null and r ->> 'rel_type' is not null
         ),
-        stored as (select target, rel_type, timeline, entry, room, event_id from roomserver.relations)
+        stored as (select target, rel_type, timeline, entry, room, event_id, sender from roomserver.relations)
         """
     + DIFFERENCE,
     "redactions": """

@@ -79,7 +79,9 @@ class Current:
         assert nid is not None
         if output.timeline is not None and output.timeline > 0:
             room = self.rooms.touch(nid, output.room_id or "", output.shard, output.position)
+            early = False
             if output.annotation is not None and (target := output.notes.get("redacts")) is not None:
+                early = target == output.event_id
                 self._redact(room, output, target)
             if output.annotation is not None:
                 if "state" in output.notes:
@@ -91,9 +93,13 @@ class Current:
                     room.basis = replace(room.basis, joined=joined)
                 if output.type == "m.room.power_levels" or "state" in output.notes:
                     room.basis = None
-            self.rooms.add(room, output)
-            if output.kind == "s":
-                self.events.learn(output)
+            if early:
+                # Redacted before it came: the tables know by what.
+                self.rooms.forget_entries(room, output.position)
+            else:
+                self.rooms.add(room, output)
+                if output.kind == "s":
+                    self.events.learn(output)
             self._stirred[nid] = output
         if output.annotation is not None and (members := output.notes.get("members")) is not None:
             for user_id, new, old in members:

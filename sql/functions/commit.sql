@@ -84,11 +84,20 @@ begin
         on conflict (target) do nothing;
     end if;
 
+    if batch ? 'early_redactions' then
+        insert into roomserver.early_redactions (target, redaction, entry, room, position)
+        select x.target, x.redaction, x.entry, x.room, x.position
+        from jsonb_to_recordset(batch -> 'early_redactions')
+            as x (target text, redaction text, entry bigint, room bigint, position bigint)
+        on conflict do nothing;
+    end if;
+
     if batch ? 'relations' then
-        insert into roomserver.relations (target, rel_type, timeline, entry, room, event_id)
-        select x.target, x.rel_type, x.timeline, x.entry, x.room, x.event_id
+        insert into roomserver.relations (target, rel_type, timeline, entry, room, event_id, sender)
+        select x.target, x.rel_type, x.timeline, x.entry, x.room, x.event_id,
+               coalesce(x.sender, (select e.sender from eventlog.events e where e.id = x.entry limit 1))
         from jsonb_to_recordset(batch -> 'relations')
-            as x (target text, rel_type text, timeline bigint, entry bigint, room bigint, event_id text)
+            as x (target text, rel_type text, timeline bigint, entry bigint, room bigint, event_id text, sender text)
         on conflict do nothing;
     end if;
 

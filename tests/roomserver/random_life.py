@@ -49,6 +49,7 @@ class Life:
         relation = {"body": "x", "m.relates_to": {"event_id": target, "rel_type": "m.thread"}}
         await self._send(Draft(room_id, user, "m.room.message", relation))
         await self._send(Draft(room_id, user, "m.room.redaction", {}, redacts=target))
+        await self._send(Draft(room_id, user, "m.room.redaction", {}, redacts="$unheard-of"))
         receipt = {"room_id": room_id, "event_id": target, "receipt_type": "m.read", "thread_id": "", "ts": 1}
         await self._entry("m.receipt", f"@reader:{SERVER}", receipt, room_id)
         await self._entry("profile", user, {"field": "displayname", "value": "Me"})

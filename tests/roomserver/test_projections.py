@@ -92,6 +92,7 @@ BEHIND_ITS_BACK = {
     "directory": "position = position + 1",
     "redactions": "redaction = '$other'",
     "relations": "entry = entry + 1",
+    "early_redactions": "entry = entry + 1",
 }
 
 
@@ -134,7 +135,7 @@ SURPLUS = {
     "profiles": "insert into roomserver.profiles"
     " select '@other:test.example', 'x', '1', 0, max(position) from eventlog.outputs",
     "relations": "insert into roomserver.relations"
-    " select '$other', 'x', max(timeline), 1, 1, '$another' from eventlog.outputs",
+    " select '$other', 'x', max(timeline), 1, 1, '$another', '@other:test.example' from eventlog.outputs",
 }
 
 

@@ -20,6 +20,7 @@ OF_THE_ROOM_SERVER = [
     "aliases",
     "deferred",
     "directory",
+    "early_redactions",
     "heads",
     "lines",
     "memberships",

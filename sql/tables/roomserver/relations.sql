@@ -5,8 +5,10 @@ create table roomserver.relations (
     entry bigint not null,
     room bigint not null,
     event_id text collate "C" not null,
+    sender text collate "C" not null,
     primary key (target, rel_type, timeline, event_id)
 );
+create index relations_threads on roomserver.relations (room, timeline) where rel_type = 'm.thread';
 comment on table roomserver.relations is 'Accepted events that relate to another one: edits, reactions, threads, references.';
 comment on column roomserver.relations.target is 'Event id related to.';
 comment on column roomserver.relations.rel_type is 'm.replace, m.annotation, m.thread, m.reference or another.';
@@ -14,3 +16,4 @@ comment on column roomserver.relations.timeline is 'Timeline order of the relati
 comment on column roomserver.relations.entry is 'Entry of the relating event.';
 comment on column roomserver.relations.room is 'roomserver.rooms.nid.';
 comment on column roomserver.relations.event_id is 'Event id of the relating event.';
+comment on column roomserver.relations.sender is 'Sender of the relating event.';
