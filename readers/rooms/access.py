@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
@@ -26,6 +26,14 @@ START: Final = -NOW
 """The order before all others."""
 
 _VISIBILITIES: Final = frozenset(("world_readable", "shared", "invited", "joined"))
+
+
+class Span(NamedTuple):
+    """A part of a room's timeline in which a user sees events: `after < order <= upto`."""
+
+    room: int
+    after: int = START
+    upto: int = NOW
 
 
 class Placed(Protocol):
@@ -180,6 +188,15 @@ class Access:
                 return max(place, begin - 1)
         return None
 
+    def spans(self, first: int) -> list[Span] | None:
+        """Where the user sees what relates to events from a place in the timeline on; None: wherever there is anything.
+
+        None is for those who have been there all the time: what relates to an event comes after it.
+        """
+        if first > 0 and self.sees_all(first, NOW - 1):
+            return None
+        return open_spans(self.nid, self._memberships, self._visibilities, self.joined_until)
+
     def _is_open(self, position: int) -> bool:
         """Whether an event right after a position of the main line is visible."""
         return is_visible(
@@ -187,6 +204,22 @@ class Access:
             self._memberships.after(position),
             joined_since=position < self.joined_until,
         )
+
+
+def open_spans(room: int, memberships: Course, visibilities: Course, joined_until: int, upto: int = NOW) -> list[Span]:
+    """The stretches of a room's main line, up to a position, whose events are visible to a user; backfilled history always is."""
+    turns = sorted({0, *memberships.turns(), *visibilities.turns(), NOW})
+    spans = [Span(room, START, 0)]
+    for begin, end in pairwise([turn for turn in turns if turn >= 0]):
+        if begin >= upto:
+            break
+        if is_visible(visibilities.after(begin), memberships.after(begin), joined_since=begin < joined_until):
+            last = spans[-1]
+            if last.upto == begin:
+                spans[-1] = Span(room, last.after, min(end, upto))
+            else:
+                spans.append(Span(room, begin, min(end, upto)))
+    return spans
 
 
 def not_a_member() -> MatrixError:

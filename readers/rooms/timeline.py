@@ -16,7 +16,8 @@ from eventlog.pools import Pool
 from eventlog.safe_text import safe
 from matrix.filters import RoomEventFilter
 from matrix.visibility import is_content_withheld
-from readers.rooms.access import Access, lines_of
+from readers.bundles import Bundles, Parent, Reader, is_edit, read_bundles
+from readers.rooms.access import Access, Span, lines_of
 from readers.rooms.rows import SQL, Forms, Row
 from readers.sync.event_bytes import client_event, members_of
 
@@ -182,8 +183,9 @@ class Timelines:
     async def render(
         self, connection: AsyncConnection, access: Access, rows: Sequence[Row], device_id: str | None
     ) -> list[bytes]:
-        """The client forms of events, in order."""
+        """The client forms of events, in order; those of messages with what is told about events that relate to them."""
         await self.learn_lines(connection, access, rows)
+        bundles = await self._bundles(connection, access, rows, device_id)
         pieces = await self.forms.pieces_of(connection, rows, access.version, access.room_id)
         for row in await withheld(connection, access, rows):
             # Not kept: what one reader gets redacted, another one was there to see.
@@ -194,6 +196,8 @@ class Timelines:
         for row in rows:
             members, unsigned = pieces[row.event_id]
             membership = access.membership_after(row)
+            if bundles and (relations := bundles.relations(row.event_id, access.room_id)):
+                unsigned = b"%b,%b" % (unsigned, relations) if unsigned else relations
             if unsigned or (row.txn_id is not None and row.sender == user_id):
                 rendered.append(
                     client_event(
@@ -211,6 +215,26 @@ class Timelines:
                 ending = endings[membership] = client_event(b"", room_id=access.room_id, membership=membership)[1:]
             rendered.append(b"{%b%b" % (members, ending))
         return rendered
+
+    async def _bundles(
+        self, connection: AsyncConnection, access: Access, rows: Sequence[Row], device_id: str | None
+    ) -> Bundles | None:
+        parents = [
+            Parent(access.nid, row.event_id, row.sender, row.type, row.redaction is None and not is_edit(row.json))
+            for row in rows
+            if row.state_key is None
+        ]
+        if not parents:
+            return None
+        spans = access.spans(min(row.timeline for row in rows if row.state_key is None))
+        reader = Reader(
+            access.user_id,
+            device_id,
+            [Span(access.nid)] if spans is None else spans,
+            access.ignored,
+            [] if spans is None else [access.nid],
+        )
+        return await read_bundles(connection, reader, parents)
 
     async def members_of_senders(
         self, connection: AsyncConnection, access: Access, rows: Sequence[Row], position: int

@@ -24,8 +24,9 @@ from readers.sync.reading import read
 from readers.sync.request import Shape, SyncRequest
 from readers.sync.sections import Renderer
 from readers.sync.sessions import Session
-from readers.sync.tables import RoomView, Tables
+from readers.sync.tables import Tables
 from readers.sync.users import AccountData, Change, User
+from readers.sync.views import RoomView
 
 MOST_LOADS: Final = 2
 """Rooms whose members are brought at hand one by one; where more are lacking, all are read from the tables at once."""
@@ -60,7 +61,7 @@ class Answers:
         invites: Invites = ([], [])
         if not known or plan.asks or plan.invites or uncounted:
             views, account_data, invites = await self._read(
-                user, session, shape, plan, since, known, account_data, uncounted
+                user, session, shape, request.device_id, plan, since, known, account_data, uncounted
             )
         for recent in plan.recent:
             if recent.told:
@@ -124,6 +125,7 @@ class Answers:
         user: User,
         session: Session,
         shape: Shape,
+        device_id: str,
         plan: Plan,
         since: Positions | None,
         known: bool,
@@ -134,7 +136,7 @@ class Answers:
             connection: AsyncConnection,
         ) -> tuple[list[RoomView], list[AccountData], Invites]:
             current = self._current
-            tables = Tables(connection, current.rooms, current.events, user, session, shape)
+            tables = Tables(connection, current.rooms, current.events, user, session, shape, device_id)
             views = await tables.read(plan.asks)
             invites = await render_invites(connection, current.events, user, plan.invites, plan.now)
             await current.unread.count(connection, user, uncounted)

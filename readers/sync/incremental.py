@@ -13,8 +13,8 @@ from readers.sync.outputs import Output
 from readers.sync.request import Shape
 from readers.sync.rooms import Receipt, Room
 from readers.sync.sessions import Session
-from readers.sync.tables import RoomAsk
 from readers.sync.users import Change, Stay, User
+from readers.sync.views import RoomAsk
 
 Positions = tuple[int, ...]
 

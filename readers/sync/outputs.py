@@ -189,11 +189,14 @@ class Output:
             self._joined = client_event(self.members, self.unsigned, membership="join")
         return self._joined
 
-    def client(self, membership: str | None, transaction_id: str | None = None) -> bytes:
-        """The client form for one user; `membership` is a word."""
-        if membership == "join" and transaction_id is None:
+    def client(self, membership: str | None, transaction_id: str | None = None, relations: bytes = b"") -> bytes:
+        """The client form for one user; `membership` is a word, `relations` what relates to the event."""
+        if membership == "join" and transaction_id is None and not relations:
             return self.joined
-        return client_event(self.members, self.unsigned, membership=membership, transaction_id=transaction_id)
+        unsigned = self.unsigned
+        if relations:
+            unsigned = b"%b,%b" % (unsigned, relations) if unsigned else relations
+        return client_event(self.members, unsigned, membership=membership, transaction_id=transaction_id)
 
     def federation(self) -> bytes:
         """The raw form."""

@@ -16,8 +16,9 @@ from readers.sync.incremental import Plan, Recent
 from readers.sync.outputs import Output
 from readers.sync.request import Shape
 from readers.sync.rooms import MOST_FRAGMENTS, Receipt
-from readers.sync.tables import RoomView, has_url
+from readers.sync.tables import has_url
 from readers.sync.users import AccountData, User
+from readers.sync.views import RoomView
 
 PUBLIC: Final = "m.read"
 
@@ -115,7 +116,11 @@ class Renderer:
             return []
         # The membership "at the time of the event" is not looked up for state that is not in the timeline: it may be left out.
         state = [self._event(output, None) for output in view.state]
-        timeline = [self._event(output, word) for output, word in view.timeline]
+        bundles, room_id = view.bundles, view.ask.room_id
+        timeline = [
+            self._event(output, word, b"" if bundles is None else bundles.relations(output.event_id, room_id))
+            for output, word in view.timeline
+        ]
         return [self._history(timeline, view.limited, view.prev_batch, state), *rest]
 
     def _history(self, timeline: Iterable[bytes], limited: bool, prev_batch: int, state: Iterable[bytes]) -> bytes:
@@ -163,11 +168,11 @@ class Renderer:
             keep(recent.room.fragments, key, events)
         return [events]
 
-    def _event(self, output: Output, membership: str | None) -> bytes:
+    def _event(self, output: Output, membership: str | None, relations: bytes = b"") -> bytes:
         chosen = self._shape.filter
         if chosen.event_format == "federation":
             return output.federation()
-        event = output.client(membership, output.transaction_of(self._user.user_id, self._device_id))
+        event = output.client(membership, output.transaction_of(self._user.user_id, self._device_id), relations)
         return event if chosen.event_fields is None else pick_fields(event, chosen.event_fields)
 
     def _takes(self, room_id: str, output: Output) -> bool:

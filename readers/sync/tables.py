@@ -7,7 +7,6 @@ asked for, so that it can stand beside what the caches say.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
@@ -18,8 +17,9 @@ from matrix.events import Event
 from matrix.filters import RoomEventFilter
 from matrix.room_versions import RoomVersion
 from matrix.visibility import history_visibility_of, is_content_withheld, is_visible, user_may_see
+from readers.bundles import Parent, Reader, is_edit, read_bundles
 from readers.rendering import MEMBERSHIPS
-from readers.rooms.access import Course
+from readers.rooms.access import Span, open_spans
 from readers.sync.events import Events
 from readers.sync.feed import SQL
 from readers.sync.members import HEROES
@@ -28,55 +28,10 @@ from readers.sync.request import Shape
 from readers.sync.rooms import Receipt, Rooms
 from readers.sync.sessions import Session
 from readers.sync.users import User
+from readers.sync.views import History, RoomAsk, RoomView
 
 MOST_LOOKED_AT: Final = 2_000
 """Events of a room looked at for those that a filter lets through."""
-
-
-@dataclass(slots=True)
-class RoomAsk:
-    """What is wanted of a room: its timeline in (`after`, `upto`], and the state the client lacks.
-
-    The client has the state as of `known`; None: it has nothing. `joined_at` is where the user's present or last stay began.
-    `fresh`: the user has joined since the client asked last, so that older history is a gap.
-    """
-
-    nid: int
-    room_id: str
-    shard: int
-    after: int
-    upto: int
-    known: int | None
-    joined_at: int | None
-    fresh: bool = False
-    left: bool = False
-    receipts_after: int | None = 0
-    """Position after which receipts are wanted; None: none."""
-
-
-@dataclass(slots=True)
-class RoomView:
-    """What was found: the timeline with the user's membership (a word) at each event, the state, the rest."""
-
-    ask: RoomAsk
-    timeline: list[tuple[Output, str]] = field(default_factory=list)
-    limited: bool = False
-    prev_batch: int = 0
-    state: list[Output] = field(default_factory=list)
-    joined: int | None = None
-    invited: int | None = None
-    heroes: list[str] | None = None
-    receipts: list[Receipt] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class History:
-    """What decides on visibility in a room: the user's membership and the history visibility over time, on each line."""
-
-    memberships: Course = field(default_factory=lambda: Course("leave"))
-    visibilities: Course = field(default_factory=lambda: Course("shared"))
-    bases: dict[int, int] = field(default_factory=lambda: {0: 0})
-    joined_until: int = 0
 
 
 class Tables:
@@ -90,6 +45,7 @@ class Tables:
         user: User,
         session: Session,
         shape: Shape,
+        device_id: str,
     ) -> None:
         self._connection = connection
         self._rooms = rooms
@@ -97,6 +53,7 @@ class Tables:
         self._user = user
         self._session = session
         self._shape = shape
+        self._device_id = device_id
 
     async def read(self, asks: list[RoomAsk]) -> list[RoomView]:
         """The rooms asked for, in order."""
@@ -147,6 +104,41 @@ class Tables:
             if view.timeline:
                 view.prev_batch = (view.timeline[0][0].timeline or 1) - 1
         await self._withhold(wanted)
+        await self._read_bundles(wanted, histories)
+
+    async def _read_bundles(self, views: list[RoomView], histories: dict[int, History]) -> None:
+        """What relates to messages, "when the relevant section has a limited value of true": otherwise the client has seen it."""
+        if self._shape.filter.event_format != "client":
+            return
+        parents: list[Parent] = []
+        spans: list[Span] = []
+        bundled = []
+        for view in views:
+            ask = view.ask
+            of_room = [
+                Parent(ask.nid, o.event_id, o.sender, o.type, o.redaction is None and not is_edit(o.json))
+                for o, _ in view.timeline
+                if o.state_key is None
+            ]
+            if not view.limited or not of_room:
+                continue
+            bundled.append(view)
+            parents += of_room
+            history = histories.get(ask.nid)
+            if history is None:
+                spans.append(Span(ask.nid, upto=ask.upto))
+            else:
+                spans += open_spans(
+                    ask.nid, history.memberships, history.visibilities, history.joined_until, upto=ask.upto
+                )
+        if not parents:
+            return
+        strange = [view.ask.nid for view in bundled if view.ask.nid in histories]
+        reader = Reader(self._user.user_id, self._device_id, spans, self._user.ignored, strange)
+        bundles = await read_bundles(self._connection, reader, parents)
+        if bundles:
+            for view in bundled:
+                view.bundles = bundles
 
     async def _withhold(self, views: list[RoomView]) -> None:
         """Redacts what erased users said while the user was not there; asks only where something is from such a time."""
