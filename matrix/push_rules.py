@@ -215,6 +215,22 @@ class PushRuleset:
             return replace(self, actions={**self.actions, (kind, rule_id): parsed})
         return self._with_own(kind, rule_id, actions=parsed)
 
+    def for_successor(self, old_room: str, new_room: str) -> PushRuleset:
+        """With every rule of the user's own about a room repeated for the room that replaced it; itself if there is none."""
+        known = {(rule.kind, rule.rule_id) for rule in self.own}
+        about = _match("room_id", old_room)
+        rules: list[PushRule] = []
+        for rule in self.own:
+            rules.append(rule)
+            named = (rule.kind == "room" and rule.rule_id == old_room) or about in (rule.conditions or ())
+            if named and (rule.kind, new_room) not in known and len(known) < MAX_RULES:
+                known.add((rule.kind, new_room))
+                conditions = rule.conditions and tuple(
+                    {**about, "pattern": new_room} if condition == about else condition for condition in rule.conditions
+                )
+                rules.append(replace(rule, rule_id=new_room, conditions=conditions))
+        return replace(self, own=tuple(rules)) if len(rules) > len(self.own) else self
+
     def _with_own(self, kind: str, rule_id: str, **changes: Any) -> PushRuleset:
         key = (kind, rule_id)
         changed = (replace(rule, **changes) if (rule.kind, rule.rule_id) == key else rule for rule in self.own)

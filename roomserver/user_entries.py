@@ -79,8 +79,10 @@ def _decide(item: Item, store: Store, effects: Effects) -> tuple[str, str | None
     elif entry.type == "alias":
         alias, room_id = body["alias"], body["room_id"]
         standing = store.aliases.get(alias)
-        if room_id is not None and standing is not None:
+        if room_id is not None and standing is not None and standing != body.get("from"):
             return "r", "The alias is taken."
+        if room_id is not None and standing is None and body.get("from") is not None:
+            return "r", "There is no such alias to move."
         if room_id is None and standing is None:
             return "r", "There is no such alias."
         if room_id is None:

@@ -12,6 +12,7 @@ from falcon.asgi import Request, Response
 
 from matrix.identifiers import new_room_id
 from writer.aliases import Aliases
+from writer.carried_settings import CarriedSettings, predecessor_of
 from writer.drafts import Draft
 from writer.federating import check_local_user, no_identity_server
 from writer.log_writer import LogWriter
@@ -29,6 +30,7 @@ class CreateRoom:
         log: LogWriter,
         aliases: Aliases,
         profiles: Profiles,
+        settings: CarriedSettings,
         limits: RateLimits,
         server_name: str,
         default_version: str,
@@ -36,6 +38,7 @@ class CreateRoom:
         self._log = log
         self._aliases = aliases
         self._profiles = profiles
+        self._settings = settings
         self._limits = limits
         self._server_name = server_name
         self._default_version = default_version
@@ -70,4 +73,6 @@ class CreateRoom:
                 content={"room_id": room_id, "published": True},
                 room_id=room_id,
             )
+        if (former := predecessor_of(plan.create_content)) is not None:
+            await self._settings.carry(session.user_id, former, room_id)
         resp.media = {"room_id": room_id}

@@ -17,6 +17,7 @@ from eventlog.queries import Queries
 from matrix.errors import MatrixError, forbidden, unknown
 from matrix.events import Event
 from writer.aliases import Aliases
+from writer.carried_settings import CarriedSettings, predecessor_of
 from writer.drafts import Draft
 from writer.federating import check_local_user, no_identity_server, unknown_room
 from writer.log_writer import LogWriter
@@ -64,8 +65,10 @@ class Join:
         aliases: Aliases,
         profiles: Profiles,
         restricted: RestrictedRooms,
+        settings: CarriedSettings,
         limits: RateLimits,
     ) -> None:
+        self._settings = settings
         self._pool = pool
         self._memberships = memberships
         self._aliases = aliases
@@ -103,7 +106,7 @@ class Join:
             row = await cursor.fetchone()
         if row is None:
             raise unknown_room(room_id, self._memberships.server_name)
-        membership, rules, names = row
+        membership, rules, names, create = row
         if membership != "j":
             content: dict[str, Any] = {"membership": "join", **(orjson.loads(names) if names else {})}
             if reason is not None:
@@ -114,6 +117,8 @@ class Join:
                 if authoriser is not None:
                     content["join_authorised_via_users_server"] = authoriser
             await self._memberships.set(room_id, session.user_id, session.user_id, content)
+            if create is not None and (former := predecessor_of(orjson.loads(create)["content"])) is not None:
+                await self._settings.carry(session.user_id, former, room_id)
         resp.media = {"room_id": room_id}
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from writer.account import Account, PasswordAuthentication
 from writer.account_data import AccountData, AccountDataResource, Tags
 from writer.aliases import Aliases, AliasResource, RoomAliases
+from writer.carried_settings import CarriedSettings
 from writer.claims import Claims
 from writer.create_room import CreateRoom
 from writer.devices import Devices
@@ -28,6 +29,7 @@ from writer.sending import Redact, Send, State
 from writer.server_info import Capabilities, Discovery
 from writer.services import Services
 from writer.shared_secret import SharedSecretRegistration
+from writer.upgrade import Upgrade
 
 V1 = "/_matrix/client/v1"
 V3 = "/_matrix/client/v3"
@@ -114,7 +116,9 @@ def _add_accounts(app: Routes, services: Services) -> None:
 def _add_rooms(app: Routes, services: Services) -> None:
     settings, pool, log, limits = services.settings, services.pool, services.log, services.limits
     server_name = settings.server.name
-    aliases = Aliases(pool, log, Claims(pool), server_name)
+    claims = Claims(pool)
+    aliases = Aliases(pool, log, claims, server_name)
+    carried = CarriedSettings(pool, AccountData(pool, log), claims)
     profiles = Profiles(pool)
     memberships = Memberships(log, server_name)
 
@@ -126,8 +130,10 @@ def _add_rooms(app: Routes, services: Services) -> None:
     app.add_route(ROOM + "/state/{event_type}/{state_key}", state)
 
     default_version = settings.server.default_room_version
-    app.add_route(V3 + "/createRoom", CreateRoom(log, aliases, profiles, limits, server_name, default_version))
-    join = Join(pool, memberships, aliases, profiles, RestrictedRooms(pool, server_name), limits)
+    create_room = CreateRoom(log, aliases, profiles, carried, limits, server_name, default_version)
+    app.add_route(V3 + "/createRoom", create_room)
+    app.add_route(ROOM + "/upgrade", Upgrade(pool, log, claims, profiles, carried, limits, server_name))
+    join = Join(pool, memberships, aliases, profiles, RestrictedRooms(pool, server_name), carried, limits)
     app.add_route(ROOM + "/join", join)
     app.add_route(V3 + "/join/{room_id_or_alias}", join, suffix="alias")
     app.add_route(V3 + "/knock/{room_id_or_alias}", join, suffix="knock")

@@ -14,7 +14,7 @@ from falcon.asgi import Request, Response
 from eventlog.pools import Pool
 from eventlog.queries import Queries
 from eventlog.safe_text import unsafe
-from matrix.errors import MatrixError, bad_json, forbidden, invalid_param, not_found, too_large
+from matrix.errors import MatrixError, bad_json, bad_state, forbidden, invalid_param, not_found, too_large
 from matrix.identifiers import fits, is_event_id, is_room_alias
 from writer.aliases import Aliases
 from writer.drafts import Draft
@@ -36,11 +36,11 @@ def check_txn_id(txn_id: str) -> str:
 
 
 def check_type(event_type: str) -> str:
-    """The event type; M_INVALID_PARAM when empty, M_TOO_LARGE beyond 255 bytes, M_FORBIDDEN for what makes a room."""
+    """The event type; M_INVALID_PARAM when empty, M_TOO_LARGE beyond 255 bytes, M_BAD_STATE for what makes a room."""
     if not event_type:
         raise invalid_param("The event type is empty.")
     if event_type == "m.room.create":
-        raise forbidden("A room is made once.")
+        raise bad_state("A room is made once.")
     if not fits(event_type):
         raise too_large("An event type may have 255 bytes.")
     return event_type

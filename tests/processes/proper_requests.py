@@ -146,6 +146,7 @@ class Scene:
             ("POST", ROOM + "/kick"): member,
             ("POST", ROOM + "/ban"): member,
             ("POST", ROOM + "/unban"): member,
+            ("POST", ROOM + "/upgrade"): {"new_version": "11", "additional_creators": [self.other_id]},
             ("POST", ROOM + "/leave"): {"reason": "because"},
             ("POST", ROOM + "/receipt/{receipt_type}/{event_id}"): {"thread_id": "main"},
             ("POST", ROOM + "/read_markers"): {
