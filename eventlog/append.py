@@ -87,7 +87,8 @@ async def append(connection: AsyncConnection, rooms: list[RoomSeen], entries: li
                 "type": safe(e.type),
                 "state_key": None if e.state_key is None else safe(e.state_key),
                 "sender": e.sender,
-                "device_id": e.device_id,
+                # Nobody asks which device sent an event that no transaction id would be shown for.
+                "device_id": None if e.txn_id is None and e.kind != "u" else e.device_id,
                 "txn_id": None if e.txn_id is None else safe(e.txn_id),
                 "key": e.key,
                 "depth": e.depth,

@@ -17,7 +17,7 @@ last as (
 rebuilt as (
     select l.room, l.user_id, l.receipt_type, l.thread_id, l.event_id, o.timeline as event_position, l.ts, l.shard, l.position
     from last l
-    left join eventlog.event_ids i on i.event_id = l.event_id
+    left join eventlog.event_keys i on i.key = eventlog.event_key(l.event_id)
     left join eventlog.outputs o on o.entry = i.id and o.kind in ('s', 'm')
 ),
 stored as (

@@ -18,13 +18,18 @@ delete from roomserver.state t
 using json_populate_recordset(null::roomserver.state, %(rows)s::json) x
 where t.room = x.room and t.line = 0 and t.type = x.type and t.state_key = x.state_key and t.valid_from = x.valid_from
 
+-- clear_state --
+-- Makes room for state as the log has it: a key has one row from a position, and one until a position.
+delete from roomserver.state t
+using json_populate_recordset(null::roomserver.state, %(rows)s::json) x
+where t.room = x.room and t.line = 0 and t.type = x.type and t.state_key = x.state_key
+  and (t.valid_from = x.valid_from or t.valid_to = x.valid_to)
+
 -- put_state --
--- Puts state as the log has it.
+-- Puts state as the log has it, where room has been made for it.
 insert into roomserver.state (room, line, type, state_key, valid_from, valid_to, entry, event_id, membership)
 select x.room, 0, x.type, x.state_key, x.valid_from, x.valid_to, x.entry, x.event_id, x.membership
 from json_populate_recordset(null::roomserver.state, %(rows)s::json) x
-on conflict (room, type, state_key, line, valid_from) do update
-set valid_to = excluded.valid_to, entry = excluded.entry, event_id = excluded.event_id, membership = excluded.membership
 
 -- remove_memberships --
 -- Takes away memberships that never were.

@@ -138,9 +138,9 @@ def _difference(projection: str, stored: str | None, rebuilt: str | None) -> Dif
 
 async def _mend(connection: AsyncConnection, projection: str, remove: list[str], put: list[str]) -> None:
     async with connection.transaction():
-        for verb, rows in (("remove", remove), ("put", put)):
-            if rows:
-                await connection.execute(MENDING[f"{verb}_{projection}"], {"rows": f"[{','.join(rows)}]"})
+        for verb, rows in (("remove", remove), ("clear", put), ("put", put)):
+            if rows and (name := f"{verb}_{projection}") in MENDING.names():
+                await connection.execute(MENDING[name], {"rows": f"[{','.join(rows)}]"})
 
 
 @contextlib.asynccontextmanager

@@ -20,11 +20,11 @@ join eventlog.events e on e.id = s.entry and e.kind = 's'
 
 -- events --
 -- Events by id with the verdict on them, if they are known at all.
-select i.event_id, i.id, o.verdict, o.line, o.position, o.timeline, e.room_id, e.json
-from eventlog.event_ids i
+select e.event_id, i.id, o.verdict, o.line, o.position, o.timeline, e.room_id, e.json
+from unnest(%(event_ids)s::text[]) as w (event_id)
+join eventlog.event_keys i on i.key = eventlog.event_key(w.event_id)
 join eventlog.events e on e.id = i.id
 left join eventlog.outputs o on o.entry = i.id
-where i.event_id = any (%(event_ids)s)
 
 -- early_redactions --
 -- Redactions that came before these events, the earliest first.
@@ -50,10 +50,10 @@ join roomserver.receipts r on r.room = k.room and r.user_id = k.user_id and r.re
 
 -- timeline_of --
 -- Where in their rooms' timelines events are.
-select i.event_id, o.room, o.timeline
-from eventlog.event_ids i
+select w.event_id, o.room, o.timeline
+from unnest(%(event_ids)s::text[]) as w (event_id)
+join eventlog.event_keys i on i.key = eventlog.event_key(w.event_id)
 join eventlog.outputs o on o.entry = i.id
-where i.event_id = any (%(event_ids)s)
 
 -- aliases --
 -- Aliases that are taken.

@@ -91,7 +91,7 @@ class Log:
         with self.connection.transaction(), self.connection.cursor() as cursor:
             cursor.executemany(INSERT, self.rows)
             cursor.executemany(
-                "insert into eventlog.event_ids (event_id, id) values (%s, %s)",
+                "insert into eventlog.event_keys (key, id) values (eventlog.event_key(%s), %s)",
                 [(row[4], row[0]) for row in self.rows if row[4] is not None],
             )
             batch = {

@@ -41,8 +41,8 @@ QUESTIONS: Final[dict[str, LiteralString]] = {
         group by e.id, e.kind having count(o.entry) <> 1 limit 20
         """,
     "every event id is found": """
-        with rebuilt as (select event_id, id from eventlog.events where event_id is not null),
-        stored as (select event_id, id from eventlog.event_ids)
+        with rebuilt as (select eventlog.event_key(event_id), id from eventlog.events where event_id is not null),
+        stored as (select key, id from eventlog.event_keys)
         """
     + DIFFERENCE,
     "nothing is left over": """
@@ -125,12 +125,12 @@ QUESTIONS: Final[dict[str, LiteralString]] = {
         """
     + DIFFERENCE,
     "no accepted event rests on one that was not accepted": """
-        select e.event_id, p.event_id as previous, o.verdict
+        select e.event_id, p.key as previous, o.verdict
         from eventlog.outputs a
         join eventlog.events e on e.id = a.entry and e.kind = a.kind
         cross join json_array_elements(e.json::json -> 'prev_events') named
-        left join eventlog.event_ids p
-            on p.event_id = case when json_typeof(named) = 'array' then named ->> 0 else named #>> '{}' end
+        left join eventlog.event_keys p
+            on p.key = eventlog.event_key(case when json_typeof(named) = 'array' then named ->> 0 else named #>> '{}' end)
         left join eventlog.outputs o on o.entry = p.id
         where a.kind in ('s', 'm') and a.verdict = 'a' and o.verdict is distinct from 'a' limit 20
         """,

@@ -6,7 +6,7 @@ from roomserver.view_v1(%(asked)s::json)
 
 -- events --
 -- Events by id.
-select i.event_id, e.json
-from eventlog.event_ids i
+select e.event_id, e.json
+from unnest(%(event_ids)s::text[]) as w (event_id)
+join eventlog.event_keys i on i.key = eventlog.event_key(w.event_id)
 join eventlog.events e on e.id = i.id
-where i.event_id = any (%(event_ids)s)

@@ -8,14 +8,14 @@ left join lateral (
     (select true as of_member, s.line, s.valid_from, s.valid_to, s.membership::text as value
      from roomserver.state s
      where s.room = r.nid and s.type = 'm.room.member' and s.state_key = %(user_id)s
-     order by s.line, s.valid_from desc
+     order by s.line, s.valid_to desc
      limit 5000)
     union all
     (select false, s.line, s.valid_from, s.valid_to, e.json
      from roomserver.state s
      left join eventlog.events e on e.id = s.entry and e.kind = 's'
      where s.room = r.nid and s.type = 'm.room.history_visibility' and s.state_key = ''
-     order by s.line, s.valid_from desc
+     order by s.line, s.valid_to desc
      limit 5000)
 ) t on true
 where r.room_id = %(room_id)s
@@ -142,11 +142,11 @@ order by c.timeline
 -- One accepted event of a room's timeline.
 select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
        x.redaction
-from eventlog.event_ids i
+from eventlog.event_keys i
 join eventlog.events e on e.id = i.id and e.kind in ('s', 'm')
 join eventlog.outputs o on o.entry = e.id and o.kind = e.kind
 left join roomserver.redactions x on x.target = e.event_id
-where i.event_id = %(event_id)s and o.verdict = 'a' and o.timeline is not null
+where i.key = eventlog.event_key(%(event_id)s) and o.verdict = 'a' and o.timeline is not null
   and o.room = (select r.nid from roomserver.rooms r where r.room_id = %(room_id)s)
 
 -- redactions --

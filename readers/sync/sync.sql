@@ -291,7 +291,9 @@ join roomserver.state s on s.room = r.room and s.line = 0 and s.valid_to = 92233
 
 -- entries_of_events --
 -- Entries by event id.
-select event_id, id from eventlog.event_ids where event_id = any(%(event_ids)s)
+select w.event_id, k.id
+from unnest(%(event_ids)s::text[]) as w (event_id)
+join eventlog.event_keys k on k.key = eventlog.event_key(w.event_id)
 
 -- erased --
 -- Which of some users asked to be forgotten.

@@ -110,8 +110,8 @@ begin
             state_seq = greatest(t.state_seq, excluded.state_seq), generation = excluded.generation
     ),
     ids as (
-        insert into eventlog.event_ids (event_id, id)
-        select p.event_id, p.id from placed p where p.event_id is not null
+        insert into eventlog.event_keys (key, id)
+        select eventlog.event_key(p.event_id), p.id from placed p where p.event_id is not null
     ),
     claims as (
         insert into eventlog.txns (key, entry)

@@ -10,6 +10,12 @@ language sql immutable strict parallel safe
 return (extract(epoch from moment) * 1000)::bigint << 20;
 comment on function eventlog.id_at(timestamptz) is 'Smallest entry id of a moment.';
 
+-- Half of a SHA-256 stands for an event id: of 16 bytes and not 44, in a table and an index with a row an event.
+create function eventlog.event_key(event_id text) returns uuid
+language sql immutable parallel safe
+return encode(substring(sha256(convert_to(event_id, 'UTF8')) for 16), 'hex')::uuid;
+comment on function eventlog.event_key(text) is 'What stands for an event id in eventlog.event_keys: the first 16 bytes of its SHA-256.';
+
 -- When an entry was appended, to the millisecond.
 create function eventlog.entry_time(id bigint) returns timestamptz
 language sql immutable strict parallel safe

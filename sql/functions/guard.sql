@@ -17,9 +17,9 @@ create trigger append_only before update or delete on eventlog.outputs
 for each statement execute function eventlog.refuse_edit();
 create trigger append_only_truncate before truncate on eventlog.outputs
 for each statement execute function eventlog.refuse_edit();
-create trigger append_only before update or delete on eventlog.event_ids
+create trigger append_only before update or delete on eventlog.event_keys
 for each statement execute function eventlog.refuse_edit();
-create trigger append_only_truncate before truncate on eventlog.event_ids
+create trigger append_only_truncate before truncate on eventlog.event_keys
 for each statement execute function eventlog.refuse_edit();
 
 -- A statement's trigger does not fire for a partition that is named itself; a row's is every partition's own. Truncating one has a

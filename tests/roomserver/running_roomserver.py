@@ -57,7 +57,7 @@ def receive(dsn: str, events: Iterable[Event]) -> int:
             kind = "m" if event.state_key is None else "s"
             with connection.transaction():
                 row = connection.execute(
-                    "insert into eventlog.event_ids (event_id, id) values (%s, eventlog.next_id()) returning id",
+                    "insert into eventlog.event_keys (key, id) values (eventlog.event_key(%s), eventlog.next_id()) returning id",
                     [event.event_id],
                 ).fetchone()
                 assert row is not None

@@ -121,7 +121,7 @@ async def test_two_writers_in_one_room_chain_on_each_other_and_a_ban_in_the_midd
             provisioned,
             "select e.event_id from eventlog.outputs o join eventlog.events e on e.id = o.entry,"
             " json_array_elements_text(e.json::json -> 'prev_events') p"
-            " join eventlog.event_ids i on i.event_id = p join eventlog.outputs b on b.entry = i.id"
+            " join eventlog.event_keys i on i.key = eventlog.event_key(p) join eventlog.outputs b on b.entry = i.id"
             " where o.verdict = 'a' and b.verdict <> 'a'",
         )
         == []

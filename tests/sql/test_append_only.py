@@ -12,9 +12,9 @@ from psycopg import errors, sql
 
 pytestmark = pytest.mark.postgres
 
-LOG_TABLES = ("eventlog.events", "eventlog.outputs", "eventlog.event_ids")
+LOG_TABLES = ("eventlog.events", "eventlog.outputs", "eventlog.event_keys")
 ROLES = ("walden_writer", "walden_roomserver", "walden_reader", "walden_maintenance", "walden_history")
-KEYS = {"eventlog.events": "shard", "eventlog.outputs": "shard", "eventlog.event_ids": "id"}
+KEYS = {"eventlog.events": "shard", "eventlog.outputs": "shard", "eventlog.event_keys": "id"}
 OF_THE_ROOM_SERVER = [
     "account_data",
     "aliases",

@@ -39,6 +39,6 @@ comment on column eventlog.events.room_id is 'Room the entry belongs to; null fo
 comment on column eventlog.events.type is 'Event type, in the NUL-safe form of eventlog.safe text; for kind u the entry type.';
 comment on column eventlog.events.state_key is 'State key in NUL-safe form; null when not a state event.';
 comment on column eventlog.events.sender is 'Sender''s user id; for kind u the user it belongs to.';
-comment on column eventlog.events.device_id is 'Device whose request appended it; its clients see the transaction id.';
+comment on column eventlog.events.device_id is 'Device whose request appended it; its clients see the transaction id. Null for an event without one.';
 comment on column eventlog.events.txn_id is 'Client transaction id, NUL-safe; null when the request had none.';
 comment on column eventlog.events.json is 'The PDU as canonical JSON (kind u: the entry''s own object). Text, for jsonb refuses \u0000.';

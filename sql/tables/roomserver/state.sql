@@ -10,11 +10,12 @@ create table roomserver.state (
     entry bigint,
     event_id text collate "C",
     membership "char"
-) with (fillfactor = 90);
-create unique index state_key_history on roomserver.state (room, type, state_key, line, valid_from);
-create unique index state_current on roomserver.state (room, line, type, state_key) where valid_to = 9223372036854775807;
+);
+-- By the end of validity: one row of a key at most has none, so what stands now is a look-up and not a scan of the key's past.
+create unique index state_of_key on roomserver.state (room, type, state_key, line, valid_to);
 create index state_changes on roomserver.state (room, valid_from);
-create index state_ended on roomserver.state (room, valid_to) where valid_to < 9223372036854775807;
+-- What stands in a room has one value here, and PostgreSQL stores the value of many rows once.
+create index state_until on roomserver.state (room, valid_to);
 comment on table roomserver.state is 'Room state over time: one row a change, valid_from <= position < valid_to.';
 comment on column roomserver.state.room is 'roomserver.rooms.nid.';
 comment on column roomserver.state.line is '0: the room''s main line; others belong to forks (roomserver.lines).';
