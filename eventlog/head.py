@@ -1,7 +1,8 @@
 """The committed head of the outputs, and the verdicts up to it.
 
-Invariant: what the head says is committed, because it was read from the table; the room server's NOTIFY is only the reason to
-look. Writers wait here for the verdict on what they appended, readers for the head to cover what their slot has shown them.
+Invariant: what the head says is committed: it was read from the table, or a notice that continues what was read said so
+(`eventlog.notices`); any other notice is only the reason to look. Writers wait here for the verdict on what they appended, readers
+for the head to cover what their slot has shown them.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from prometheus_client import Counter, Gauge
 from psycopg import AsyncConnection
 
 from eventlog.metrics import Level, Tally
+from eventlog.notices import CHANNEL, Listener, Notice, parse_notice
 from eventlog.queries import Queries
 
 log = structlog.get_logger(__name__)
 SQL = Queries("eventlog", "head.sql")
 
-# Looked at even without a NOTIFY: the notification is a hint.
+# Looked at even without a notice: one may be missed.
 LOOK_SECONDS = 1.0
 # Verdicts kept for appends whose answer is still on its way.
 REMEMBERED = 20_000
@@ -34,6 +36,7 @@ MOST = 5_000
 REMEMBERED_AT_START = 1_000
 
 _LOOKS = Tally(Counter("walden_head_looks", "Times that the committed head was read."))
+_NOTICES = Tally(Counter("walden_head_notices", "Times that a notice moved the committed head."))
 _LOST = Tally(Counter("walden_head_connection_losses", "Times that following the head lost its connection."))
 _AGE = Gauge("walden_head_age_seconds", "Since the head was last read.", multiprocess_mode="livemax")
 _WAITING = Gauge("walden_head_waiting_entries", "Entries whose verdict is waited for.", multiprocess_mode="livesum")
@@ -139,23 +142,19 @@ class Head:
                         self._dsn, autocommit=True, connect_timeout=10, prepare_threshold=1
                     ) as looking,
                 ):
-                    await listening.execute("listen walden_outputs")
-                    await self._look(looking, first=True)
+                    await listening.execute(f"listen {CHANNEL}")
+                    await self._look(looking)
                     if not ready.done():
                         ready.set_result(None)
                     delay = 0.1
-                    hints = asyncio.create_task(self._hear(listening), name="head hints")
-                    try:
-                        while not hints.done():
+                    with Listener(listening, self._hear) as listener:
+                        while True:
                             with contextlib.suppress(TimeoutError):
-                                await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
+                                async with asyncio.timeout(LOOK_SECONDS):
+                                    await self._woken.wait()
                             self._woken.clear()
+                            listener.check()
                             await self._look(looking)
-                        await hints
-                    finally:
-                        hints.cancel()
-                        with contextlib.suppress(asyncio.CancelledError, psycopg.Error):
-                            await hints
             except (psycopg.Error, OSError) as error:
                 if not ready.done() and not isinstance(error, psycopg.OperationalError):
                     ready.set_exception(error)
@@ -169,13 +168,37 @@ class Head:
                     ready.cancel()
                 raise
 
-    async def _hear(self, connection: AsyncConnection) -> None:
-        async for _ in connection.notifies():
+    def _hear(self, payload: str) -> None:
+        notice = parse_notice(payload)
+        if notice is None or not self._take(notice):
             self._woken.set()
 
-    async def _look(self, connection: AsyncConnection, *, first: bool = False) -> None:
+    def _take(self, notice: Notice) -> bool:
+        """Moves on by a notice; False when that takes a look."""
+        shard, before, after, epoch, accepted = notice
+        if shard >= len(self.positions) or epoch != self.epoch:
+            return False
+        if after <= self.positions[shard]:
+            return True
+        if before != self.positions[shard] or (accepted is None and self._want_verdicts):
+            return False
+        if self._want_verdicts and accepted is not None:
+            for position, entry in enumerate(accepted, before + 1):
+                self._settle(Verdict(position, entry, "a", None))
+        self.positions[shard] = after
+        self.looked_at = monotonic()
+        _NOTICES.count += 1
+        self._move()
+        return True
+
+    def _move(self) -> None:
+        for callback in self._watchers:
+            callback()
+
+    async def _look(self, connection: AsyncConnection) -> None:
         moved = False
         while True:
+            before = list(self.positions)
             rows = await self._read(connection)
             self.looked_at = monotonic()
             _LOOKS.count += 1
@@ -199,7 +222,10 @@ class Head:
             for shard, position in heads.items():
                 if counts.get(shard, 0) == MOST:
                     position, more = seen[shard], True
-                if self.positions[shard] != position:
+                # A notice that came while this was read may have moved on beyond it.
+                if self.positions[shard] != position and (
+                    self.positions[shard] == before[shard] or self.positions[shard] < position
+                ):
                     self.positions[shard] = position
                     moved = True
             if not more:
@@ -211,8 +237,7 @@ class Head:
                 self._settle(Verdict(*row))
         self._sweep()
         if moved:
-            for callback in self._watchers:
-                callback()
+            self._move()
 
     async def _read(self, connection: AsyncConnection) -> list[tuple[int, int, str, int, int, str, str | None]]:
         since = int((time() - WINDOW_SECONDS) * 1000) << 20

@@ -32,6 +32,9 @@ log = structlog.get_logger(__name__)
 MAX_ATTEMPTS = 3
 # Joined members from which a room's resolutions are carried out aside.
 LARGE_ROOM = 500
+# A transaction is visible microseconds after it was decoded, unless it waits for a synchronous standby.
+INVISIBLE_SECONDS = 0.001
+SLOW_SECONDS = 1.0
 
 
 class OwnershipLost(Exception):
@@ -65,6 +68,8 @@ class Decisions:
         self._resolving = asyncio.Semaphore(1)
         self._resolver = ProcessResolver()
         self._resolutions: set[asyncio.Task[None]] = set()
+        # Transactions that the entries under way came with, until a commit has found them visible.
+        self._xids: Sequence[int] = ()
 
     def live(self) -> AsyncConnection:
         """The session's connection."""
@@ -73,7 +78,7 @@ class Decisions:
 
     async def begin(self, connection: AsyncConnection, position: int) -> None:
         """A session begins: everything remembered is read again."""
-        self.connection, self.position = connection, position
+        self.connection, self.position, self._xids = connection, position, ()
         self.rooms.clear()
         await self.deferrals.load(connection)
 
@@ -98,9 +103,19 @@ class Decisions:
         judged = {row[0] for row in await cursor.fetchall()}
         return [e for e in entries if e.id not in judged and not self.deferrals.holds(e.id)]
 
-    async def process(self, entries: Sequence[Entry], end_lsn: int | None, typing: Sequence[Message] = ()) -> None:
-        """Judges entries in order and commits; what fails is done again singly."""
+    async def process(
+        self,
+        entries: Sequence[Entry],
+        end_lsn: int | None,
+        typing: Sequence[Message] = (),
+        xids: Sequence[int] = (),
+    ) -> None:
+        """Judges entries in order and commits; what fails is done again singly.
+
+        `xids` are the transactions that entries of the stream came with: nothing of them is committed before they are visible.
+        """
         async with self._busy:
+            self._xids = xids
             await self._process_alone(entries, end_lsn, typing)
 
     async def _process_alone(self, entries: Sequence[Entry], end_lsn: int | None, typing: Sequence[Message]) -> None:
@@ -285,15 +300,27 @@ class Decisions:
     async def _commit(self, effects: Effects, end_lsn: int | None) -> None:
         if not effects:
             return
-        batch = effects.encode(shard=self.shard, owner=self.owner, lsn=None if end_lsn is None else lsn_text(end_lsn))
+        lsn = None if end_lsn is None else lsn_text(end_lsn)
+        batch = effects.encode(shard=self.shard, owner=self.owner, lsn=lsn, xids=self._xids)
+        waited = 0.0
         try:
-            await self.live().execute("select roomserver.commit_v1(%s::jsonb)", [batch])
+            while not await self._try_commit(batch):
+                waited += INVISIBLE_SECONDS
+                if waited - INVISIBLE_SECONDS < SLOW_SECONDS <= waited:
+                    log.warning("what the slot has delivered is not visible yet", shard=self.shard, lsn=lsn)
+                await asyncio.sleep(INVISIBLE_SECONDS)
         except psycopg.errors.ObjectInUse as error:
             raise OwnershipLost(str(error)) from error
+        self._xids = ()
         self.position = effects.position
         for room in effects.touched.values():
             room.is_new = False
         self.rooms.shrink()
+
+    async def _try_commit(self, batch: str) -> bool:
+        cursor = await self.live().execute("select roomserver.commit_v1(%s::jsonb)", [batch])
+        row = await cursor.fetchone()
+        return row is not None and bool(row[0])
 
 
 def lsn_text(lsn: int) -> str:

@@ -5,15 +5,20 @@ Invariant: positions are given here, densely, and nothing that was gathered is v
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any, Final
 
 import orjson
 
+from eventlog.notices import accepted_list
 from eventlog.safe_text import safe
 from matrix.events import Event
 from roomserver.rooms import Room
 
 Json = dict[str, Any]
+
+_position: Final = itemgetter("p")
 
 LETTERS = {"join": "j", "invite": "i", "leave": "l", "ban": "b", "knock": "k"}
 
@@ -136,8 +141,15 @@ class Effects:
         self.add("state", **row)
         self._open[where] = self.lists["state"][-1]
 
-    def encode(self, *, shard: int, owner: str, lsn: str | None) -> str:
-        """The batch as commit_v1 takes it."""
+    def accepted(self) -> str | None:
+        """The entries as the batch's notice says them; None when that is for the table to say."""
+        rows = self.lists.get("outputs", ())
+        if len(rows) != self.position - self.start or any(row["v"] != "a" for row in rows):
+            return None
+        return accepted_list([row["e"] for row in sorted(rows, key=_position)])
+
+    def encode(self, *, shard: int, owner: str, lsn: str | None, xids: Sequence[int] = ()) -> str:
+        """The batch as commit_v1 takes it. `xids` are the transactions of its entries that may not be visible yet."""
         batch: Json = {
             "shard": shard,
             "owner": owner,
@@ -146,6 +158,10 @@ class Effects:
             "lsn": lsn,
             **self.lists,
         }
+        if xids:
+            batch["xids"] = xids
+        if (accepted := self.accepted()) is not None:
+            batch["accepted"] = accepted
         if self.touched:
             batch["heads"] = [
                 {

@@ -241,9 +241,12 @@ class RoomServer:
     async def _take_batch(self, batch: Batch) -> None:
         entries: list[Entry] = []
         messages: list[Message] = []
+        xids: list[int] = []
         for item in batch.items:
             if isinstance(item, Commit):
                 if item.end_lsn > self.lsn:
+                    if item.rows:
+                        xids.append(item.xid)
                     entries += [from_row(row) for row in item.rows]
                     messages += [other for other in item.others if isinstance(other, Message)]
             else:
@@ -252,7 +255,7 @@ class RoomServer:
             entries = await self.decisions.unjudged(entries)
         typing = [message for message in messages if message.prefix == "walden.typing"]
         if entries or typing:
-            await self.decisions.process(entries, batch.end_lsn, typing)
+            await self.decisions.process(entries, batch.end_lsn, typing, xids)
         elif batch.end_lsn > self.lsn:
             await self._live().execute(
                 SQL["store_lsn"], {"shard": self.shard, "owner": self.owner, "lsn": lsn_text(batch.end_lsn)}

@@ -60,6 +60,7 @@ class Bases:
                 lacking.append(nid)
         if not lacking:
             return bases
+        await self._events.know_versions(connection, lacking)
         rows = await (await connection.execute(SQL["notification_basis"], {"rooms": lacking})).fetchall()
         events = await self._events.fetch(connection, {row[3] for row in rows})
         joined: dict[int, int] = {}

@@ -44,6 +44,14 @@ class Events:
                 self.versions.clear()
             self.versions[nid] = ROOM_VERSIONS[version]
 
+    async def know_versions(self, connection: AsyncConnection, rooms: Iterable[int]) -> None:
+        """Brings the versions of rooms at hand: of one that a user has joined while being active it is not known yet."""
+        lacking = [nid for nid in rooms if nid not in self.versions]
+        if lacking:
+            cursor = await connection.execute(SQL["room_versions"], {"rooms": lacking})
+            for nid, version in await cursor.fetchall():
+                self.learn_version(nid, version)
+
     def redacted(self, event_id: str) -> None:
         """A redaction took effect: the event is read again when it is wanted again, and so is what replaced it."""
         self._redacted[event_id] = None

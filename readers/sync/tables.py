@@ -60,6 +60,7 @@ class Tables:
         views = [RoomView(ask) for ask in asks]
         if not views:
             return views
+        await self._events.know_versions(self._connection, [ask.nid for ask in asks])
         await self._read_timelines(views)
         await self._read_summaries(views)
         await self._read_states(views)

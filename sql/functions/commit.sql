@@ -1,16 +1,29 @@
 -- What the room server decided, as one statement: outputs, heads, state over time, last values, the position moved by
 -- compare-and-set, and the wake-up. Any list may be absent. As jsonb the batch is parsed once, not once per list; every string in it is
 -- NUL-safe.
-create function roomserver.commit_v1(batch jsonb) returns void
+create function roomserver.commit_v1(batch jsonb) returns boolean
 language plpgsql volatile security definer
 set search_path = ''
 as $$
 #variable_conflict use_column
+declare
+    in_epoch text;
 begin
+    -- A slot delivers a commit before others can see it, or before a synchronous standby has it: an output may not be there earlier
+    -- than its entry. Of these transactions the stream tells the lower half of the number.
+    if batch ? 'xids' and exists (
+        select from jsonb_array_elements_text(batch -> 'xids') as x (xid),
+                    (select pg_current_xact_id()::text::bigint) as c (now_at)
+        where not pg_visible_in_snapshot((c.now_at - ((c.now_at - x.xid::bigint) & 4294967295))::text::xid8, pg_current_snapshot())
+    ) then
+        return false;
+    end if;
+
     update eventlog.positions p
     set position = (batch ->> 'to')::bigint, lsn = greatest(p.lsn, (batch ->> 'lsn')::pg_lsn), moved_at = now()
     where p.component = 'roomserver' and p.shard = (batch ->> 'shard')::smallint
-      and p.owner = (batch ->> 'owner')::uuid and p.position = (batch ->> 'from')::bigint;
+      and p.owner = (batch ->> 'owner')::uuid and p.position = (batch ->> 'from')::bigint
+    returning p.epoch into in_epoch;
     if not found then
         raise exception 'another room server owns shard %', batch ->> 'shard' using errcode = '55006';
     end if;
@@ -202,10 +215,13 @@ begin
         where d.entry = x.entry::bigint;
     end if;
 
-    perform pg_notify('walden_outputs', (batch ->> 'shard') || ' ' || (batch ->> 'to'));
+    -- See eventlog/notices.py.
+    perform pg_notify('walden_outputs', concat_ws(
+        ' ', batch ->> 'shard', batch ->> 'from', batch ->> 'to', in_epoch, batch ->> 'accepted'));
+    return true;
 end
 $$;
-comment on function roomserver.commit_v1(jsonb) is 'The effects of one room server batch, exactly once: fails with 55006 when another room server owns the shard.';
+comment on function roomserver.commit_v1(jsonb) is 'The effects of one room server batch, exactly once: fails with 55006 when another room server owns the shard; false, with nothing done, while an entry of it is not visible yet.';
 
 -- A local event that could not be judged at all still moves its room's chain on: what follows is built on the extremities again.
 create function roomserver.break_chain_v1(of_room text, at_seq bigint) returns void

@@ -134,3 +134,27 @@ async def test_nothing_from_before_the_own_join_counts_nor_what_was_redacted(her
     await here.event(room, ALICE, "m.room.redaction", {}, redacts=sent.event_id)
     await client.settle()
     assert counts(client, room) == (0, 0) == await cold(here, BOB, room)
+
+
+async def test_a_room_joined_while_syncing_is_counted_from_memory(here: World) -> None:
+    client = Client(here.sync, BOB)
+    await client.settle()
+    room = await here.room(ALICE)
+    await here.join(room, BOB)
+    await here.say(room, ALICE, "first")
+    await client.settle()
+    pool, asked = here.sync._pool, []
+    connection = pool.connection
+
+    def noted(*arguments: object, **options: object) -> object:
+        asked.append(arguments)
+        return connection(*arguments, **options)  # type: ignore[arg-type]
+
+    pool.connection = noted  # type: ignore[method-assign,assignment]
+    try:
+        await here.say(room, ALICE, "second")
+        await client.sync(5)
+    finally:
+        del pool.connection  # type: ignore[method-assign]
+    assert client.rooms[room].unread["notification_count"] == 2
+    assert not asked, "the tables were asked"
