@@ -21,16 +21,29 @@ comment on column roomserver.early_redactions.entry is 'Entry of the redaction.'
 comment on column roomserver.early_redactions.room is 'roomserver.rooms.nid.';
 comment on column roomserver.early_redactions.position is 'Output position of the redaction.';
 
-create or replace function roomserver.commit_v1(batch jsonb) returns void
+create or replace function roomserver.commit_v1(batch jsonb) returns boolean
 language plpgsql volatile security definer
 set search_path = ''
 as $$
 #variable_conflict use_column
+declare
+    in_epoch text;
 begin
+    -- A slot delivers a commit before others can see it, or before a synchronous standby has it: an output may not be there earlier
+    -- than its entry. Of these transactions the stream tells the lower half of the number.
+    if batch ? 'xids' and exists (
+        select from jsonb_array_elements_text(batch -> 'xids') as x (xid),
+                    (select pg_current_xact_id()::text::bigint) as c (now_at)
+        where not pg_visible_in_snapshot((c.now_at - ((c.now_at - x.xid::bigint) & 4294967295))::text::xid8, pg_current_snapshot())
+    ) then
+        return false;
+    end if;
+
     update eventlog.positions p
     set position = (batch ->> 'to')::bigint, lsn = greatest(p.lsn, (batch ->> 'lsn')::pg_lsn), moved_at = now()
     where p.component = 'roomserver' and p.shard = (batch ->> 'shard')::smallint
-      and p.owner = (batch ->> 'owner')::uuid and p.position = (batch ->> 'from')::bigint;
+      and p.owner = (batch ->> 'owner')::uuid and p.position = (batch ->> 'from')::bigint
+    returning p.epoch into in_epoch;
     if not found then
         raise exception 'another room server owns shard %', batch ->> 'shard' using errcode = '55006';
     end if;
@@ -222,6 +235,9 @@ begin
         where d.entry = x.entry::bigint;
     end if;
 
-    perform pg_notify('walden_outputs', (batch ->> 'shard') || ' ' || (batch ->> 'to'));
+    -- See eventlog/notices.py.
+    perform pg_notify('walden_outputs', concat_ws(
+        ' ', batch ->> 'shard', batch ->> 'from', batch ->> 'to', in_epoch, batch ->> 'accepted'));
+    return true;
 end
 $$;
