@@ -32,9 +32,10 @@ Usage: bin/test [fast | lint] [PYTEST ARGUMENT...]
 Without a PATH, tests run side by side, one on each core (at most four). A PostgreSQL 18
 cluster runs while the tests do (under another account if you are root). WALDEN_KILL_ROUNDS (default 4), WALDEN_KILL_SEED,
 WALDEN_HOLD_SECONDS (4) and WALDEN_FUZZ_ROOM_VERSIONS ("6 12") make the tests of kills, open transactions and bad input longer.
+WALDEN_SPEC_DIR, a checkout of github:matrix-org/matrix-spec, holds every response of a test against the specification's schemas.
 Exit code: pytest's, or 1 when a linter complained.
 """
-KNOBS = ("WALDEN_KILL_", "WALDEN_HOLD_", "WALDEN_FUZZ_")
+KNOBS = ("WALDEN_KILL_", "WALDEN_HOLD_", "WALDEN_FUZZ_", "WALDEN_SPEC_")
 """Variables that tests have for themselves: how many rounds, how long, which seed."""
 MOST_WORKERS = 4
 MEMORY, MEMORY_BYTES = "/dev/shm", 4 << 30

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from openapi import check_response
 
 from eventlog.configuration import load_settings
 from eventlog.head import Head
@@ -208,6 +209,7 @@ class Client:
             full_state,
         )
         self.last = orjson.loads(await self.service.sync(request))
+        check_response("GET", f"/_matrix/client/v3/sync?filter={chosen}", 200, self.last)
         self.since = self.last["next_batch"]
 
     async def settle(self) -> None:
