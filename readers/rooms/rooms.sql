@@ -355,6 +355,55 @@ where f.timeline <= %(upto)s and f.timeline > %(after)s and f.event_id <> %(targ
 order by f.timeline
 limit %(most)s
 
+-- threads --
+-- Roots of a room's threads by their latest visible reply, among a bounded number of replies; how many those were, and the earliest.
+with scanned as materialized (
+    select l.target, l.timeline, l.event_id, l.sender
+    from roomserver.relations l
+    where l.room = %(room)s and l.rel_type = 'm.thread' and l.timeline <= %(near)s
+    order by l.timeline desc
+    limit %(scan)s
+),
+latest as (
+    select s.target, max(s.timeline) as timeline
+    from scanned s
+    where s.sender <> all (%(ignored)s::text[])
+      and exists (
+          select from unnest(%(after)s::bigint[], %(upto)s::bigint[]) as p (after, upto)
+          where s.timeline > p.after and s.timeline <= p.upto)
+      and not exists (select from roomserver.redactions x where x.target = s.event_id)
+    group by s.target
+),
+page as (
+    select t.timeline as latest, o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender,
+           e.device_id, e.txn_id, e.json, x.redaction
+    from latest t
+    join eventlog.event_ids i on i.event_id = t.target
+    join eventlog.events e on e.id = i.id and e.kind in ('s', 'm')
+    join eventlog.outputs o on o.entry = e.id and o.kind = e.kind and o.room = %(room)s and o.verdict = 'a' and o.timeline is not null
+    left join roomserver.redactions x on x.target = e.event_id
+    where not exists (
+        select from roomserver.relations l
+        where l.target = t.target and l.rel_type = 'm.thread' and l.room = %(room)s and l.timeline > %(near)s
+          and l.sender <> all (%(ignored)s::text[])
+          and exists (
+              select from unnest(%(after)s::bigint[], %(upto)s::bigint[]) as p (after, upto)
+              where l.timeline > p.after and l.timeline <= p.upto)
+          and not exists (select from roomserver.redactions y where y.target = l.event_id))
+      and (not %(participated)s or e.sender = %(user_id)s
+           or exists (
+               select from roomserver.relations l
+               where l.target = t.target and l.rel_type = 'm.thread' and l.room = %(room)s and l.sender = %(user_id)s
+                 and not exists (select from roomserver.redactions y where y.target = l.event_id)))
+    order by t.timeline desc
+    limit %(most)s
+)
+select p.timeline, p.position, p.line, p.annotation, p.event_id, p.type, p.state_key, p.sender, p.device_id, p.txn_id, p.json,
+       p.redaction, p.latest, b.scanned, b.last
+from (select count(*) as scanned, min(s.timeline) as last from scanned s) b
+left join page p on true
+order by p.latest desc
+
 -- epochs --
 -- Every epoch with its parent and where it forked.
 select epoch, parent, forked_at from eventlog.epochs

@@ -14,6 +14,7 @@ from readers.rooms.places import Places
 from readers.rooms.relations import Relations
 from readers.rooms.rows import Forms
 from readers.rooms.state import State
+from readers.rooms.threads import Threads
 from readers.rooms.timeline import Timelines
 from readers.rooms.timestamps import TimestampToEvent
 
@@ -48,4 +49,5 @@ def add_routes(app: Routes, pool: Pool, head: Head, settings: Settings) -> None:
     app.add_route(related, relations)
     app.add_route(f"{related}/{{rel_type}}", relations)
     app.add_route(f"{related}/{{rel_type}}/{{event_type}}", relations)
+    app.add_route(f"{V1}/rooms/{{room_id}}/threads", Threads(timelines, places))
     app.add_route(f"{V1}/rooms/{{room_id}}/timestamp_to_event", TimestampToEvent(timelines))

@@ -6,7 +6,7 @@ bounded, and so is the work for one request. A page is one round trip to the dat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -181,13 +181,22 @@ class Timelines:
             access.bases.update(await cursor.fetchall())
 
     async def render(
-        self, connection: AsyncConnection, access: Access, rows: Sequence[Row], device_id: str | None
+        self,
+        connection: AsyncConnection,
+        access: Access,
+        rows: Sequence[Row],
+        device_id: str | None,
+        pruned: Collection[str] = (),
     ) -> list[bytes]:
-        """The client forms of events, in order; those of messages with what is told about events that relate to them."""
+        """The client forms of events, in order; those of messages with what is told about events that relate to them.
+
+        `pruned` are those of which the user is shown what a redaction would leave.
+        """
         await self.learn_lines(connection, access, rows)
         bundles = await self._bundles(connection, access, rows, device_id)
         pieces = await self.forms.pieces_of(connection, rows, access.version, access.room_id)
-        for row in await withheld(connection, access, rows):
+        hidden = [*await withheld(connection, access, rows), *(row for row in rows if row.event_id in pruned)]
+        for row in hidden:
             # Not kept: what one reader gets redacted, another one was there to see.
             pieces[row.event_id] = (members_of(row.json.encode(), row.event_id, access.version), b"")
         user_id = access.user_id
