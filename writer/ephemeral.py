@@ -22,7 +22,7 @@ from writer.log_writer import LogWriter
 from writer.requests import Body, check_own, check_room_id, integer, read_body, session_of, text
 from writer.rooms_of_user import check_joined
 
-SQL = Queries("writer", "sending.sql")
+SQL = Queries("writer", "events.sql")
 
 TYPING_MS = 30_000
 MOST_TYPING_MS = 120_000

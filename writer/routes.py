@@ -23,9 +23,11 @@ from writer.membership import Join, Leave, Memberships, Moderation
 from writer.profiles import ProfileResource, Profiles
 from writer.public_rooms import PublicRooms
 from writer.push_rules import PushRules
+from writer.redacting import Redact, Redacting
 from writer.registration import Registration
+from writer.relating import Relating
 from writer.restricted import RestrictedRooms
-from writer.sending import Redact, Send, State
+from writer.sending import Send, State
 from writer.server_info import Capabilities, Discovery
 from writer.services import Services
 from writer.shared_secret import SharedSecretRegistration
@@ -122,9 +124,10 @@ def _add_rooms(app: Routes, services: Services) -> None:
     profiles = Profiles(pool)
     memberships = Memberships(log, server_name)
 
-    send = Send(log, limits)
+    redacting = Redacting(pool, log)
+    send = Send(log, Relating(pool), redacting, limits)
     app.add_route(ROOM + "/send/{event_type}/{txn_id}", send)
-    app.add_route(ROOM + "/redact/{event_id}/{txn_id}", Redact(pool, log, limits))
+    app.add_route(ROOM + "/redact/{event_id}/{txn_id}", Redact(log, redacting, limits))
     state = State(log, aliases, limits, server_name)
     app.add_route(ROOM + "/state/{event_type}", state)
     app.add_route(ROOM + "/state/{event_type}/{state_key}", state)

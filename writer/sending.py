@@ -1,7 +1,7 @@
-"""Sending events: messages, state, redactions. The first of these is the hottest path there is.
+"""Sending events: messages and state. The first of these is the hottest path there is.
 
 Invariant: a transaction id is claimed in the append itself, so a repeated request gets the first one's event whoever answers it.
-Source: client-server API, "Sending events to a room", "Redactions".
+Source: client-server API, "Sending events to a room".
 """
 
 from __future__ import annotations
@@ -11,28 +11,18 @@ from typing import Any
 import orjson
 from falcon.asgi import Request, Response
 
-from eventlog.pools import Pool
-from eventlog.queries import Queries
-from eventlog.safe_text import unsafe
-from matrix.errors import MatrixError, bad_json, bad_state, forbidden, invalid_param, not_found, too_large
-from matrix.identifiers import fits, is_event_id, is_room_alias
+from matrix.errors import MatrixError, bad_json, bad_state, invalid_param, too_large
+from matrix.identifiers import fits, is_room_alias
 from writer.aliases import Aliases
 from writer.drafts import Draft
 from writer.federating import check_local_invitee
 from writer.log_writer import LogWriter
-from writer.permissions import POWER_KEYS, may_redact_others, membership_of
 from writer.rate_limits import RateLimits
-from writer.requests import Body, check_room_id, read_body, session_of, text
+from writer.redacting import Redacting, check_txn_id
+from writer.relating import Relating
+from writer.requests import Body, check_room_id, read_body, session_of
 
-SQL = Queries("writer", "sending.sql")
 MOST_ALIASES = 100
-
-
-def check_txn_id(txn_id: str) -> str:
-    """The transaction id; M_INVALID_PARAM unless it has 1 to 255 bytes."""
-    if not txn_id or not fits(txn_id):
-        raise invalid_param("A transaction ID has 1 to 255 bytes.")
-    return txn_id
 
 
 def check_type(event_type: str) -> str:
@@ -49,8 +39,10 @@ def check_type(event_type: str) -> str:
 class Send:
     """PUT /rooms/{room_id}/send/{event_type}/{txn_id}."""
 
-    def __init__(self, log: LogWriter, limits: RateLimits) -> None:
+    def __init__(self, log: LogWriter, relating: Relating, redacting: Redacting, limits: RateLimits) -> None:
         self._log = log
+        self._relating = relating
+        self._redacting = redacting
         self._limits = limits
 
     async def on_put(self, req: Request, resp: Response, room_id: str, event_type: str, txn_id: str) -> None:
@@ -66,6 +58,11 @@ class Send:
             txn_id=check_txn_id(txn_id),
             txn_path=f"send/{room_id}/{event_type}",
         )
+        if "m.relates_to" in draft.content:
+            await self._relating.check(draft)
+        if event_type == "m.room.redaction" and isinstance(draft.content.get("redacts"), str):
+            # What names the event in its content redacts it, by whichever endpoint it was sent.
+            await self._redacting.check(session.user_id, room_id, draft.content["redacts"])
         sent = await self._log.send([draft])
         resp.data = orjson.dumps({"event_id": sent[0].event_id})
 
@@ -128,53 +125,3 @@ def _aliases_of(content: dict[str, Any], *, strict: bool) -> list[str]:
         if not all(is_room_alias(one) for one in found):
             raise invalid_param("That is not a room alias.")
     return [one for one in found if isinstance(one, str)]
-
-
-class Redact:
-    """PUT /rooms/{room_id}/redact/{event_id}/{txn_id}."""
-
-    def __init__(self, pool: Pool, log: LogWriter, limits: RateLimits) -> None:
-        self._pool = pool
-        self._log = log
-        self._limits = limits
-
-    async def on_put(self, req: Request, resp: Response, room_id: str, event_id: str, txn_id: str) -> None:
-        """Redacts an event of the requester's, or, with the level for it, of anybody."""
-        session = session_of(req)
-        self._limits.take("message", session.user_id)
-        body = await read_body(req, optional=True)
-        reason = text(body, "reason")
-        check_room_id(room_id)
-        await self._check_may(session.user_id, room_id, event_id)
-        draft = Draft(
-            room_id,
-            session.user_id,
-            "m.room.redaction",
-            {} if reason is None else {"reason": reason},
-            redacts=event_id,
-            device_id=session.device_id,
-            txn_id=check_txn_id(txn_id),
-            txn_path=f"redact/{room_id}/{event_id}",
-        )
-        sent = await self._log.send([draft])
-        resp.data = orjson.dumps({"event_id": sent[0].event_id})
-
-    async def _check_may(self, user_id: str, room_id: str, event_id: str) -> None:
-        """M_NOT_FOUND for an event that is not of this room, M_FORBIDDEN for one that the user may not redact.
-
-        The auth rules let a server's users redact each other's events; that they may not is for their server to see to.
-        """
-        view = await self._log.view(room_id, [*POWER_KEYS, ("m.room.member", user_id)])
-        if membership_of(view.state.get(("m.room.member", user_id))) != "join":
-            raise forbidden("You are not in this room.")
-        row = None
-        if is_event_id(event_id) and "\0" not in event_id:
-            async with self._pool.connection() as connection:
-                row = await (await connection.execute(SQL["event"], {"event_id": event_id})).fetchone()
-        if row is None or row[0] != room_id:
-            raise not_found("There is no such event in this room.")
-        _, event_type, state_key, sender = row
-        if unsafe(event_type) == "m.room.create" and state_key == "":
-            raise forbidden("The event that made the room cannot be redacted.")
-        if sender != user_id and not may_redact_others(view, user_id):
-            raise forbidden("You may not redact what others have sent here.")
