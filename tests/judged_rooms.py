@@ -124,7 +124,14 @@ class Room:
     """A room on its main line. Every method gathers; `log.commit()` writes."""
 
     def __init__(
-        self, log: Log, creator: str, *, version: str = "11", visibility: str | None = None, name: str | None = None
+        self,
+        log: Log,
+        creator: str,
+        *,
+        version: str = "11",
+        visibility: str | None = None,
+        name: str | None = None,
+        type: str | None = None,
     ) -> None:
         self.log = log
         self.version: RoomVersion = ROOM_VERSIONS[version]
@@ -139,6 +146,8 @@ class Room:
         self.content_of_create = {"room_version": version}
         if not self.version.redaction.keeps_all_of_create:
             self.content_of_create["creator"] = creator
+        if type is not None:
+            self.content_of_create["type"] = type
         create = self.send(creator, "m.room.create", self.content_of_create, state_key="")
         log.add("rooms", nid=self.nid, room_id=self.room_id, room_version=version)
         self.create = create

@@ -19,6 +19,9 @@ from eventlog.pools import Pool
 from eventlog.queries import Queries
 from matrix.errors import bad_json, forbidden, invalid_param, not_found
 from matrix.identifiers import is_room_id
+from matrix.redaction import redact_content
+from matrix.room_description import DESCRIBING_TYPES, describe
+from matrix.room_versions import ROOM_VERSIONS
 from writer.federating import unknown_room
 from writer.log_writer import LogWriter
 from writer.permissions import POWER_KEYS, may_set_state, membership_of
@@ -30,16 +33,6 @@ DEFAULT_PAGE = 50
 MOST_PAGE = 500
 MOST_LOOKED_AT = 5000
 CHUNK = 200
-TYPES = [
-    "m.room.create",
-    "m.room.name",
-    "m.room.topic",
-    "m.room.canonical_alias",
-    "m.room.avatar",
-    "m.room.join_rules",
-    "m.room.history_visibility",
-    "m.room.guest_access",
-]
 _GREATEST = 2**31 - 1
 
 
@@ -162,14 +155,15 @@ class PublicRooms:
                 # One more than asked for tells whether there is a next page.
                 most = CHUNK if wanted != Wanted() else limit + 1
                 cursor = await connection.execute(
-                    query, {"joined": place.joined, "room_id": place.room_id, "types": TYPES, "most": most}
+                    query,
+                    {"joined": place.joined, "room_id": place.room_id, "types": list(DESCRIBING_TYPES), "most": most},
                 )
                 rows = await cursor.fetchall()
                 more = len(rows) == most
                 looked_at += len(rows)
-                for room_id, joined, state in rows:
+                for room_id, version, joined, state in rows:
                     place = Place(joined, room_id)
-                    room = describe(room_id, joined, state)
+                    room = describe(room_id, joined, _contents(version, state))
                     if wanted.takes(room):
                         found.append((place, room))
         more = more or len(found) > limit
@@ -201,30 +195,9 @@ def _wanted(body: Body) -> Wanted:
     return Wanted(text(chosen, "generic_search_term"), None if room_types is None else tuple(room_types))
 
 
-def describe(room_id: str, joined: int, state: str | None) -> dict[str, Any]:
-    """A room's entry in the list, of the JSON of [type, event] pairs of its describing state."""
-    contents: dict[str, dict[str, Any]] = {
-        kind: event["content"] for kind, event in (orjson.loads(state) if state else ())
+def _contents(version: str, state: str | None) -> dict[str, dict[str, Any]]:
+    """Contents by type, as redactions leave them, of the JSON of [type, event, whether it is redacted] triples."""
+    return {
+        kind: redact_content(kind, event["content"], ROOM_VERSIONS[version]) if redacted else event["content"]
+        for kind, event, redacted in (orjson.loads(state) if state else ())
     }
-
-    def content(event_type: str, name: str) -> Any:
-        return contents.get(event_type, {}).get(name)
-
-    room: dict[str, Any] = {
-        "room_id": room_id,
-        "num_joined_members": joined,
-        "world_readable": content("m.room.history_visibility", "history_visibility") == "world_readable",
-        "guest_can_join": content("m.room.guest_access", "guest_access") == "can_join",
-    }
-    for name, event_type, key in (
-        ("name", "m.room.name", "name"),
-        ("topic", "m.room.topic", "topic"),
-        ("canonical_alias", "m.room.canonical_alias", "alias"),
-        ("avatar_url", "m.room.avatar", "url"),
-        ("join_rule", "m.room.join_rules", "join_rule"),
-        ("room_type", "m.room.create", "type"),
-    ):
-        value = content(event_type, key)
-        if isinstance(value, str) and value:
-            room[name] = value
-    return room

@@ -7,10 +7,11 @@ where n.room_id = %(room_id)s
 
 -- published --
 -- A page of published rooms, the largest first, after or before a place in that order, with the state that describes them.
-select n.room_id, h.joined,
-       (select json_agg(json_build_array(s.type, e.json::json))
+select n.room_id, n.room_version, h.joined,
+       (select json_agg(json_build_array(s.type, e.json::json, x.target is not null))
         from roomserver.state s
         join eventlog.events e on e.id = s.entry and e.kind = 's'
+        left join roomserver.redactions x on x.target = e.event_id
         where s.room = n.nid and s.line = 0 and s.valid_to = 9223372036854775807 and s.state_key = ''
           and s.type = any (%(types)s::text[]))::text
 from roomserver.directory d
@@ -22,10 +23,11 @@ limit %(most)s
 
 -- published_before --
 -- The same in the other direction.
-select n.room_id, h.joined,
-       (select json_agg(json_build_array(s.type, e.json::json))
+select n.room_id, n.room_version, h.joined,
+       (select json_agg(json_build_array(s.type, e.json::json, x.target is not null))
         from roomserver.state s
         join eventlog.events e on e.id = s.entry and e.kind = 's'
+        left join roomserver.redactions x on x.target = e.event_id
         where s.room = n.nid and s.line = 0 and s.valid_to = 9223372036854775807 and s.state_key = ''
           and s.type = any (%(types)s::text[]))::text
 from roomserver.directory d

@@ -355,6 +355,41 @@ where f.timeline <= %(upto)s and f.timeline > %(after)s and f.event_id <> %(targ
 order by f.timeline
 limit %(most)s
 
+-- summaries --
+-- Rooms as they now are: what describes them, a user's membership, and the children of spaces.
+select n.room_id, n.room_version, h.joined, m.membership::text,
+       (select json_agg(json_build_array(s.type, e.json::json, x.target is not null))
+        from roomserver.state s
+        join eventlog.events e on e.id = s.entry and e.kind = 's'
+        left join roomserver.redactions x on x.target = e.event_id
+        where s.room = n.nid and s.line = 0 and s.valid_to = 9223372036854775807 and s.state_key = ''
+          and s.type = any (%(types)s::text[]))::text,
+       (select json_agg(json_build_array(c.state_key, c.json))
+        from (
+            select s.state_key, e.json::json as json
+            from roomserver.state s
+            join eventlog.events e on e.id = s.entry and e.kind = 's'
+            where %(children)s and s.room = n.nid and s.line = 0 and s.valid_to = 9223372036854775807 and s.type = 'm.space.child'
+              and not exists (select from roomserver.redactions x where x.target = e.event_id)
+            order by s.valid_from
+            limit %(most_children)s
+        ) c)::text
+from roomserver.rooms n
+join roomserver.heads h on h.room = n.nid
+left join roomserver.memberships m on m.room = n.nid and m.user_id = %(user_id)s
+where n.room_id = any (%(room_ids)s::text[])
+
+-- joined_among --
+-- Those of some rooms that a user is in.
+select n.room_id
+from roomserver.rooms n
+join roomserver.memberships m on m.room = n.nid and m.user_id = %(user_id)s and m.membership = 'j'
+where n.room_id = any (%(room_ids)s::text[])
+
+-- room_of_alias --
+-- The room an alias points to.
+select room_id from roomserver.aliases where alias = %(alias)s
+
 -- threads --
 -- Roots of a room's threads by their latest visible reply, among a bounded number of replies; how many those were, and the earliest.
 with scanned as materialized (

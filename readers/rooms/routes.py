@@ -8,6 +8,7 @@ from eventlog.head import Head
 from eventlog.pools import Pool
 from eventlog.settings import Settings
 from readers.rooms.events import Context, SingleEvent
+from readers.rooms.hierarchy import Hierarchy, RoomSummary
 from readers.rooms.members import JoinedRooms, Members
 from readers.rooms.messages import Messages
 from readers.rooms.places import Places
@@ -49,5 +50,7 @@ def add_routes(app: Routes, pool: Pool, head: Head, settings: Settings) -> None:
     app.add_route(related, relations)
     app.add_route(f"{related}/{{rel_type}}", relations)
     app.add_route(f"{related}/{{rel_type}}/{{event_type}}", relations)
+    app.add_route(f"{V1}/rooms/{{room_id}}/hierarchy", Hierarchy(pool))
+    app.add_route(f"{V1}/room_summary/{{room_id_or_alias}}", RoomSummary(pool))
     app.add_route(f"{V1}/rooms/{{room_id}}/threads", Threads(timelines, places))
     app.add_route(f"{V1}/rooms/{{room_id}}/timestamp_to_event", TimestampToEvent(timelines))
