@@ -6,12 +6,12 @@ select e.json, (
         select n.type, n.device_id, n.txn_id, n.json
         from roomserver.relations l
         join eventlog.events n on n.id = l.entry and n.kind in ('s', 'm')
-        where l.target = i.event_id and l.rel_type = 'm.annotation' and l.sender = %(user_id)s
+        where l.target = e.event_id and l.rel_type = 'm.annotation' and l.sender = %(user_id)s
           and not exists (select from roomserver.redactions x where x.target = l.event_id)
         order by l.timeline desc
         limit 200
     ) a
 )::text
-from eventlog.event_ids i
+from eventlog.event_keys i
 join eventlog.events e on e.id = i.id and e.kind in ('s', 'm')
-where i.event_id = %(event_id)s and e.room_id = %(room_id)s
+where i.key = eventlog.event_key(%(event_id)s) and e.room_id = %(room_id)s

@@ -413,7 +413,7 @@ page as (
     select t.timeline as latest, o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender,
            e.device_id, e.txn_id, e.json, x.redaction
     from latest t
-    join eventlog.event_ids i on i.event_id = t.target
+    join eventlog.event_keys i on i.key = eventlog.event_key(t.target)
     join eventlog.events e on e.id = i.id and e.kind in ('s', 'm')
     join eventlog.outputs o on o.entry = e.id and o.kind = e.kind and o.room = %(room)s and o.verdict = 'a' and o.timeline is not null
     left join roomserver.redactions x on x.target = e.event_id

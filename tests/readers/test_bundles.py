@@ -9,7 +9,7 @@ import pytest
 from judged_rooms import Log, Room
 from rooms_client import V1, V3, Client, serving
 from sync_world import Client as SyncClient
-from sync_world import settings_of, user, world
+from sync_world import caught_up, settings_of, user, world
 
 pytestmark = pytest.mark.postgres
 
@@ -176,6 +176,7 @@ async def test_sync_tells_them_where_a_timeline_is_limited_and_only_there(provis
         relation = {"rel_type": "m.thread", "event_id": root}
         content = {"msgtype": "m.text", "body": "reply", "m.relates_to": relation}
         reply = (await here.event(room, bob, "m.room.message", content)).event_id
+        await caught_up(here.sync)
         await client.sync()
         assert [relations(event) for event in client.room(room)["timeline"]["events"]] == [None, None]
         fresh = SyncClient(here.sync, bob, "OTHER", filter={"room": {"timeline": {"limit": 2}}})
@@ -194,6 +195,7 @@ async def test_sync_tells_them_where_a_timeline_is_limited_and_only_there(provis
         new = {"msgtype": "m.text", "body": "edited"}
         relation = {"rel_type": "m.replace", "event_id": edited}
         await here.event(room, alice, "m.room.message", {**new, "m.new_content": new, "m.relates_to": relation})
+        await caught_up(here.sync)
         await client.sync()
         assert client.room(room)["timeline"]["limited"]
         found = {event["event_id"]: relations(event) for event in client.room(room)["timeline"]["events"]}
