@@ -10,17 +10,21 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
+import psycopg
 import structlog
+from psycopg_pool import PoolTimeout
 
 from bin.logs import configure_logs
 from bin.web import Gate, Routes, build_app
+from eventlog.faults import Retries
 from eventlog.head import Head
 from eventlog.key_file import read_key
 from eventlog.metrics import handed_over
 from eventlog.pools import Pool, component_dsn, make_pool
 from eventlog.presence import show
+from eventlog.provision import Identity, check_identity
 from eventlog.sessions import SessionCache
-from eventlog.settings import Settings
+from eventlog.settings import ConfigurationError, Settings
 from eventlog.typing_messages import message_key
 from readers.rooms.routes import add_routes as add_room_routes
 from readers.sync.resources import add_routes as add_sync_routes
@@ -42,6 +46,7 @@ class Process:
         self.routes = Routes()
         self.pool: Pool = make_pool(settings, "writer", name="api")
         self.reader_pool: Pool = make_pool(settings, "reader", name="api readers")
+        self.key = read_key(settings.server.signing_key)
         direct = component_dsn(settings, "writer", direct=True, name="api head")
         self.appends = make_pool(settings, "writer", name="appends", pool_max=1)
         self.head = Head(direct)
@@ -50,7 +55,7 @@ class Process:
             self.pool,
             self.head,
             server_name=settings.server.name,
-            key=read_key(settings.server.signing_key),
+            key=self.key,
             typing_key=message_key(settings.server.signing_key.read_bytes()),
             shards=settings.log.shards,
             timeout=settings.log.verdict_timeout,
@@ -74,7 +79,7 @@ class Process:
             add(self)
 
     async def open(self) -> None:
-        """Opens pools and followers; the first request comes afterwards."""
+        """Opens pools and followers; the first request comes afterwards. Raises WrongInstallation."""
         stack = self._stack
         stack.callback(self.passwords.close)
         await stack.enter_async_context(handed_over("api"))
@@ -82,6 +87,7 @@ class Process:
         await stack.enter_async_context(self.appends)
         await stack.enter_async_context(self.reader_pool)
         await stack.enter_async_context(self.head)
+        await self._check_identity()
         await stack.enter_async_context(self.sessions)
         await stack.enter_async_context(self.log)
         await stack.enter_async_context(self.sync)
@@ -89,6 +95,19 @@ class Process:
         self._loop = asyncio.get_running_loop()
         self._presence = asyncio.create_task(show(dsn, "api", lambda: self.sync.feed.positions), name="presence")
         log.info("the API is open", routes=sum(1 for _ in self.routes.methods()))
+
+    async def _check_identity(self) -> None:
+        """Raises WrongInstallation: who signs with another key than the database's is another server."""
+        key, settings = self.key, self.settings
+        identity = Identity(settings.server.name, key.key_id, key.verify_key_base64, settings.log.shards)
+        for delay in Retries(budget=60.0).delays():
+            try:
+                async with self.pool.connection() as connection:
+                    return await check_identity(connection, identity)
+            except (psycopg.OperationalError, PoolTimeout):
+                # The database is being restarted: it is waited for, as the head did.
+                await asyncio.sleep(delay)
+        raise ConfigurationError("the database was not there for a minute: see that it runs")
 
     def stop(self) -> None:
         """Answers the long polls: the process has been told to end. Safe to call from a signal handler."""

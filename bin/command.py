@@ -265,6 +265,33 @@ def rebuild(name: str, check: bool, as_json: bool) -> None:
 
 
 @main.command()
+@click.option("--dry-run", is_flag=True, help="Change nothing: show what was found and what would be done.")
+@click.option(
+    "--planned", is_flag=True, help="Nothing was lost (pg_upgrade, a dump of a stopped server): keep all tokens."
+)
+@click.option("--anyway", is_flag=True, help="Recover though nothing shows that the database was restored.")
+def recover(dry_run: bool, planned: bool, anyway: bool) -> None:
+    """Let a database that was restored or moved go on from where it is. Stop Walden first.
+
+    After point-in-time recovery, a disk snapshot started as it is, or a dump restored elsewhere: begins a new epoch, makes new
+    replication slots, judges what has no verdict. Says what it does; can be broken off and run again. docs/recovery.md leads
+    through it.
+    """
+    import asyncio
+
+    from bin.recovery import Options, check_stopped
+    from bin.recovery import recover as run
+    from bin.running import database_running
+
+    with told():
+        found = settings()
+        options = Options(dry_run=dry_run, planned=planned, anyway=anyway)
+        check_stopped(found)
+        with database_running(found):
+            asyncio.run(run(found, options, click.echo))
+
+
+@main.command()
 def demo() -> None:
     """Hold a first conversation on the running server: two users, a room, messages, a sync, a SQL query."""
     from bin.demo import DemoError

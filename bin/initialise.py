@@ -12,15 +12,19 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
 from bin.logins import GROUPS, Login, make_logins, missing_logins, statements, wanted_logins
 from bin.places import data_folder
+from eventlog import history
 from eventlog.configuration import Settings
+from eventlog.history import Restored, Standing
 from eventlog.key_file import make_key, read_key
 from eventlog.migrations import migrate
-from eventlog.provision import Identity, provision
+from eventlog.provision import Identity, check_identity, provision
 from eventlog.queries import Queries
+from eventlog.seen import read_seen
 from eventlog.slots import SlotBlocked
 from matrix.signatures import SigningKey
 
@@ -28,6 +32,7 @@ QUERIES = Queries("bin", "initialise.sql")
 OLDEST, NEWEST = 150_000, 190_000
 OUTAGE_SECONDS = 60.0
 BLOCKED_SECONDS = 900.0
+RECOVERING_SECONDS = 600.0
 
 
 class InitialiseError(Exception):
@@ -68,24 +73,66 @@ def initialise_waiting(settings: Settings, say: Callable[[str], None]) -> None:
 async def initialise(settings: Settings, say: Callable[[str], None]) -> None:
     """Bring the database up to date; a sentence per thing made.
 
-    Raises InitialiseError, WrongInstallation (the database is another server's), psycopg.Error.
+    Raises InitialiseError, WrongInstallation (the database is another server's), Restored, psycopg.Error.
     """
     key = read_key(settings.server.signing_key)
-    dsn = settings.dsn(direct=True)
-    async with await AsyncConnection.connect(dsn, autocommit=True) as connection:
+    identity = identity_of(settings, key)
+    async with await AsyncConnection.connect(settings.dsn(direct=True), autocommit=True) as connection:
         facts = await read_facts(connection)
         refuse(facts)
-        logins = wanted_logins(settings, facts["database_oid"])
-        missing = await missing_logins(connection, logins)
-        if not may_do_everything(facts) and (missing or not await _prepared(connection, facts)):
-            _explain(settings.server.data_dir, facts, missing)
-        for name in await migrate(dsn):
-            say(f"applied migration {name}")
-        for sentence in await make_logins(connection, settings.server.data_dir, logins, missing):
-            say(sentence)
-    identity = Identity(settings.server.name, key.key_id, key.verify_key_base64, settings.log.shards)
-    for sentence in await provision(dsn, settings.dsn("replication"), identity):
+        await history.wait_until_recovered(connection, RECOVERING_SECONDS)
+        # Before anything is changed: a database that was restored is somebody's evidence.
+        seen = read_seen(settings.server.data_dir)
+        finding = await history.examine(connection, replication_dsns(settings), seen)
+        if finding.standing is not Standing.EMPTY:
+            await check_identity(connection, identity)
+        if finding.refused:
+            raise Restored(finding)
+        await bring_up_to_date(settings, connection, facts, say, [])
+    for sentence in await provision(settings.dsn(direct=True), settings.dsn("replication"), identity):
         say(sentence)
+
+
+async def bring_up_to_date(
+    settings: Settings,
+    connection: AsyncConnection,
+    facts: dict[str, Any],
+    say: Callable[[str], None],
+    stale: list[Login],
+) -> None:
+    """Schema, grants and logins; `stale` logins get their passwords again. Raises InitialiseError."""
+    logins = wanted_logins(settings, facts["database_oid"])
+    missing = await missing_logins(connection, logins)
+    if not may_do_everything(facts) and (missing or not await _prepared(connection, facts)):
+        _explain(settings.server.data_dir, facts, missing)
+    for name in await migrate(settings.dsn(direct=True)):
+        say(f"applied migration {name}")
+    for sentence in await make_logins(connection, settings.server.data_dir, logins, missing, stale):
+        say(sentence)
+
+
+async def stale_logins(settings: Settings, connection: AsyncConnection) -> list[Login]:
+    """Logins that this installation uses and that do not get in: missing, or with the password of another time."""
+    facts = await read_facts(connection)
+    stale = []
+    for login in wanted_logins(settings, facts["database_oid"]):
+        dsn = make_conninfo(settings.dsn(direct=True), user=login.name, password=login.password)
+        try:
+            async with await AsyncConnection.connect(dsn, connect_timeout=settings.database.connect_timeout):
+                pass
+        except psycopg.OperationalError:
+            stale.append(login)
+    return stale
+
+
+def identity_of(settings: Settings, key: SigningKey) -> Identity:
+    """Who the settings and the key say this server is."""
+    return Identity(settings.server.name, key.key_id, key.verify_key_base64, settings.log.shards)
+
+
+def replication_dsns(settings: Settings) -> list[str]:
+    """Ways to a walsender: the installation's own login, which a restored cluster may not have, then the owner."""
+    return [settings.dsn("replication"), settings.dsn(direct=True)]
 
 
 async def read_facts(connection: AsyncConnection) -> dict[str, Any]:

@@ -59,17 +59,24 @@ async def missing_logins(connection: AsyncConnection, logins: list[Login]) -> li
 
 
 async def make_logins(
-    connection: AsyncConnection, data_dir: Path, logins: list[Login], missing: list[Login]
+    connection: AsyncConnection, data_dir: Path, logins: list[Login], missing: list[Login], stale: list[Login]
 ) -> list[str]:
-    """Make the missing ones and set the passwords of those whose password is not known; a sentence per login made."""
+    """Make the missing ones and set the passwords of those whose password is not known, or stale; a sentence per login.
+
+    `logins` and the others are told apart by name.
+    """
     known = _read(data_dir)
-    unknown = [one for one in logins if one not in missing and known.get(one.role, {}).get("user") != one.name]
+    again = {one.name for one in stale} | {
+        one.name for one in logins if known.get(one.role, {}).get("user") != one.name
+    }
+    unknown = [one for one in logins if one not in missing and one.name in again]
     for one in (*missing, *unknown):
         verifier = connection.pgconn.encrypt_password(one.password.encode(), one.name.encode(), b"scram-sha-256")
         for statement in _statements(one, verifier.decode("ascii"), exists=one in unknown):
             await connection.execute(statement)
     _write(data_dir, logins)
-    return [f"made login {one.name}" for one in missing]
+    renewed = [f"renewed login {one.name}" for one in unknown if one.name in {other.name for other in stale}]
+    return [f"made login {one.name}" for one in missing] + renewed
 
 
 def statements(data_dir: Path, database: str, owner: str, missing: list[Login]) -> list[str]:

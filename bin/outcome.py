@@ -32,12 +32,16 @@ def told() -> Iterator[None]:
     from bin.embedded import EmbeddedError
     from bin.initialise import InitialiseError
     from bin.places import PlacesError
+    from bin.recovery import RecoveryError
     from bin.starting import StartError
     from bin.supervision import AlreadyRunning
     from eventlog.faults import Failure
     from eventlog.provision import WrongInstallation
 
-    known = (AccountError, BinariesError, EmbeddedError, PlacesError, StartError, AlreadyRunning, InitialiseError)
+    known = (
+        *(AccountError, BinariesError, EmbeddedError, PlacesError, StartError),
+        *(AlreadyRunning, InitialiseError, RecoveryError),
+    )
     try:
         yield
     except ConfigurationError as error:

@@ -91,6 +91,7 @@ async def provision(dsn: str, replication_dsn: str, identity: Identity) -> list[
         fresh = await (await connection.execute(SQL["make_epoch"], {"epoch": secrets.token_hex(4)})).fetchone()
         if fresh is not None:
             made.append(f"began epoch {fresh[0]}")
+        await connection.execute(SQL["name_database"])
         for shard in range(identity.shards):
             await connection.execute(SQL["make_position"], {"component": "roomserver", "shard": shard})
             name = entries_publication(shard)

@@ -10,11 +10,17 @@ on conflict do nothing
 
 -- make_epoch --
 -- Begins the first epoch unless there is one.
-insert into eventlog.epochs (epoch, system_identifier, timeline, reason)
-select %(epoch)s, s.system_identifier::text, c.timeline_id, 'init'
-from pg_control_system() s, pg_control_checkpoint() c
-where not exists (select from eventlog.epochs)
+insert into eventlog.epochs (epoch, system_identifier, timeline, database_oid, reason)
+select %(epoch)s, s.system_identifier::text,
+       ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::integer, d.oid::bigint, 'init'
+from pg_control_system() s, pg_database d
+where d.datname = current_database() and not exists (select from eventlog.epochs)
 returning epoch
+
+-- name_database --
+-- Says in which database an epoch began that an older version began.
+update eventlog.epochs set database_oid = (select oid::bigint from pg_database where datname = current_database())
+where database_oid is null
 
 -- make_position --
 -- Lets a consumer begin at the first position.

@@ -123,13 +123,10 @@ returning attempts, last_error
 -- Notes what an attempt failed with.
 update roomserver.attempts set last_error = %(error)s where entry = %(entry)s
 
--- epoch --
--- The current epoch.
-select epoch, system_identifier, timeline from eventlog.epochs order by ordinal desc limit 1
-
--- begin_epoch --
--- Begins an epoch on a new timeline, unless another room server has.
-select eventlog.begin_epoch_v1(%(epoch)s, %(why)s, %(system)s, %(timeline)s)
+-- flushed --
+-- A shard's position and epoch, the end of the WAL that this look can have seen, and of what is safe on disk.
+select position, epoch, (pg_current_wal_insert_lsn() - '0/0')::bigint, (pg_current_wal_flush_lsn() - '0/0')::bigint
+from eventlog.positions where component = 'roomserver' and shard = %(shard)s
 
 -- database_oid --
 -- This database's OID, part of every slot name.

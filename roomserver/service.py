@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 import uuid
 from datetime import datetime, timedelta
 
@@ -17,10 +16,14 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
+from eventlog import history
+from eventlog.history import Restored, Standing
+from eventlog.key_file import read_key
 from eventlog.pgoutput import Commit, Message
 from eventlog.pools import component_dsn
-from eventlog.provision import entries_publication, roomserver_slot
+from eventlog.provision import Identity, check_identity, entries_publication, roomserver_slot
 from eventlog.replication import Batch, Subscriber
+from eventlog.seen import Epochs, Seen, lineage, read_seen, write_seen
 from eventlog.settings import Settings
 from eventlog.slots import SlotLost, create_slot, drop_slot
 from roomserver.decisions import Decisions, lsn_text
@@ -41,6 +44,8 @@ CHUNK = 500
 MAX_FAILURES = 30
 # How often a position without output is stored, so that an idle server's slot moves.
 IDLE_SECONDS = 10.0
+# How often the data directory is told how far the shard is.
+SEEN_SECONDS = 1.0
 
 
 class RoomServer:
@@ -58,9 +63,11 @@ class RoomServer:
         self._begun = False
         self._failure: BaseException | None = None
         self._following: asyncio.Task[None] | None = None
+        self._epochs: Epochs = {}
 
     async def run(self) -> None:
-        """Serves until cancelled. Raises OwnershipLost when another room server took over, psycopg.Error past its budget.
+        """Serves until cancelled. Raises OwnershipLost when another room server took over, psycopg.Error past its budget,
+        Restored when the database is not the one it was.
 
         A session that loses its connection is begun again from what is stored: whether its last batch was committed, the
         position tells.
@@ -80,7 +87,9 @@ class RoomServer:
     async def _session(self) -> None:
         async with await self._connect() as connection:
             await self._wait_for_lock(connection)
+            await self._check_history(connection)
             clean, moved_at = await self._take(connection)
+            remembering = asyncio.create_task(self._remember(), name="remember")
             try:
                 if not clean and not self._begun:
                     log.warning("the last room server did not stop in order: trying entries singly", shard=self.shard)
@@ -89,12 +98,12 @@ class RoomServer:
                 self.decisions.resume()
                 await self._watch(asyncio.create_task(self._follow(moved_at), name="follow"))
             finally:
+                remembering.cancel()
+                await asyncio.gather(remembering, return_exceptions=True)
                 await self.decisions.end()
                 with contextlib.suppress(psycopg.Error, asyncio.CancelledError):
                     if not connection.closed and not connection.broken:
-                        await asyncio.shield(
-                            connection.execute(SQL["leave"], {"shard": self.shard, "owner": self.owner})
-                        )
+                        await asyncio.shield(self._leave(connection))
 
     async def _watch(self, following: asyncio.Task[None]) -> None:
         self._following, self._failure = following, None
@@ -147,7 +156,6 @@ class RoomServer:
             try:
                 async with subscriber:
                     self.decisions.metrics.connected(subscriber)
-                    await self._check_history(subscriber)
                     await self._catch_up(self._live(), moved_at)
                     async for batch in subscriber.batches(
                         max_rows=MAX_ROWS, max_bytes=MAX_BYTES, max_wait=IDLE_SECONDS
@@ -160,22 +168,61 @@ class RoomServer:
                 self.decisions.metrics.slot_losses.inc()
                 await self._remake_slot(str(slot), moved_at)
 
-    async def _check_history(self, subscriber: Subscriber) -> None:
-        """A new timeline is a new epoch: the LSNs stored under the old one mean nothing, the tables tell what is open."""
-        system = subscriber.setup.system
-        row = await (await self._live().execute(SQL["epoch"])).fetchone()
-        assert row is not None
-        epoch, system_id, timeline = row
-        if (system_id, timeline) == (system.system_id, system.timeline):
+    async def _check_history(self, connection: AsyncConnection) -> None:
+        """Begins an epoch after a failover, before an LSN stored under the old one is read: the tables tell what is open.
+
+        Raises Restored for what a person has to decide on.
+        """
+        await history.wait_until_recovered(connection)
+        replication = component_dsn(self.settings, "replication", name=f"roomserver {self.shard}")
+        finding = await history.examine(connection, [replication], read_seen(self.settings.server.data_dir))
+        if finding.refused:
+            raise Restored(finding)
+        self._epochs = finding.epochs
+        if finding.standing is not Standing.FAILOVER:
             return
-        why = "failover" if system_id == system.system_id else "moved"
-        cursor = await self._live().execute(
-            SQL["begin_epoch"],
-            {"epoch": secrets.token_hex(4), "why": why, "system": system.system_id, "timeline": system.timeline},
+        epoch = await history.begin_epoch(connection, finding, "failover")
+        self._epochs = {**finding.epochs, epoch: (finding.epoch, finding.positions)}
+        log.warning(
+            "a new epoch begins",
+            why=finding.why,
+            before=finding.epoch,
+            epoch=epoch,
+            positions_lost=finding.lost or None,
         )
-        begun = await cursor.fetchone()
-        log.warning("a new epoch begins", why=why, before=epoch, epoch=begun and begun[0], timeline=system.timeline)
-        self.lsn = 0
+
+    async def _remember(self) -> None:
+        """Tells the data directory how far the shard is, a moment behind: nothing that is not safe on the database's disk."""
+        told = -1
+        waiting: tuple[int, str, int] | None = None
+        while True:
+            await asyncio.sleep(SEEN_SECONDS)
+            if waiting is None and self.decisions.position == told:
+                continue
+            try:
+                row = await (await self._live().execute(SQL["flushed"], {"shard": self.shard})).fetchone()
+                assert row is not None
+                position, epoch, inserted, flushed = row
+                if waiting is not None and waiting[2] <= flushed:
+                    await self._tell(waiting[0], waiting[1])
+                    told = waiting[0]
+                waiting = None if position == told else (position, epoch, inserted)
+            except (psycopg.Error, OSError) as error:
+                # The session notices by itself when its connection is gone.
+                log.warning("the data directory was not told the position", error=str(error).strip())
+                waiting = None
+
+    async def _tell(self, position: int, epoch: str) -> None:
+        seen = Seen(self.shard, epoch, position, lineage(epoch, self._epochs))
+        await asyncio.to_thread(write_seen, self.settings.server.data_dir, seen)
+
+    async def _leave(self, connection: AsyncConnection) -> None:
+        """The session ends in order: the last position is told, the shard given back."""
+        row = await (await connection.execute(SQL["flushed"], {"shard": self.shard})).fetchone()
+        if row is not None and row[2] <= row[3]:
+            with contextlib.suppress(OSError):
+                await self._tell(row[0], row[1])
+        await connection.execute(SQL["leave"], {"shard": self.shard, "owner": self.owner})
 
     def _live(self) -> AsyncConnection:
         return self.decisions.live()
@@ -264,9 +311,34 @@ class RoomServer:
 
 
 async def run(settings: Settings, shard: int) -> None:
-    """Runs the room server of a shard until cancelled."""
+    """Runs the room server of a shard until cancelled. Raises WrongInstallation, and what `RoomServer.run` does."""
+    key = read_key(settings.server.signing_key)
     server = RoomServer(settings, shard)
     try:
+        async with await server._connect() as connection:
+            await check_identity(
+                connection, Identity(settings.server.name, key.key_id, key.verify_key_base64, settings.log.shards)
+            )
         await server.run()
+    finally:
+        server.decisions.close()
+
+
+async def catch_up(settings: Settings, shard: int) -> int:
+    """Judges every entry of a shard that has no verdict, from the tables alone, for `walden recover`; how far the shard is then.
+
+    No room server may run. The database's history is for the caller to have looked at.
+    """
+    server = RoomServer(settings, shard)
+    try:
+        async with await server._connect() as connection:
+            await server._wait_for_lock(connection)
+            _, moved_at = await server._take(connection)
+            try:
+                await server._catch_up(connection, moved_at)
+            finally:
+                await server.decisions.end()
+            await connection.execute(SQL["leave"], {"shard": shard, "owner": server.owner})
+            return server.decisions.position
     finally:
         server.decisions.close()

@@ -17,6 +17,7 @@ grant execute on function eventlog.append_v1(jsonb), eventlog.release_v1(text[],
 grant select, insert, update, delete on all tables in schema writer to walden_writer;
 
 grant execute on function eventlog.begin_epoch_v1(text, text, text, integer) to walden_roomserver, walden_maintenance;
+grant execute on function eventlog.begin_epoch_v2(text, text, text, text, integer, bigint, jsonb, boolean) to walden_roomserver;
 grant execute on function roomserver.commit_v1(jsonb), roomserver.break_chain_v1(text, bigint), eventlog.next_id() to walden_roomserver;
 grant insert, update on eventlog.positions to walden_roomserver, walden_reader;
 grant select, insert, update, delete on roomserver.attempts to walden_roomserver;

@@ -244,7 +244,7 @@ async def test_a_new_timeline_begins_an_epoch_that_forks_from_the_one_before(pro
         async with running(settings):
             room = await t.room()
         with psycopg.connect(provisioned, autocommit=True) as connection:
-            connection.execute("update eventlog.epochs set timeline = timeline + 7")
+            connection.execute("update eventlog.epochs set timeline = timeline - 1")
         async with running(settings):
             await t.writer.send([t.message(room, "on the new timeline")])
     ((parent, fork, why),) = rows(
