@@ -10,12 +10,13 @@ from psycopg import AsyncConnection
 
 from eventlog.head import Head
 from eventlog.pools import Pool
+from eventlog.seen import Epochs
 from eventlog.shards import shard_of
 from eventlog.tokens import SyncToken, TimelineToken
 from matrix.errors import invalid_param
 from readers.rooms.access import NOW
 from readers.rooms.rows import SQL
-from readers.sync.position import Epochs, place_of
+from readers.sync.position import place_of
 
 Token = SyncToken | TimelineToken
 

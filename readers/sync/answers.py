@@ -52,22 +52,25 @@ class Answers:
         known = since is not None and not any(map(lt, since, user.floors))
         full = since is None or place.anew or request.full_state
         plan, token = await self._plan(user, session, request, place, known, full)
-        account_data = [a for a in user.account_data if since is not None and a.position > since[a.shard]]
+        # What an abandoned future said of account data is not known: all that there is is told.
+        told_upto = None if place.anew else since
+        account_data = [a for a in user.account_data if told_upto is not None and a.position > told_upto[a.shard]]
         await self._current.unread.bases.prepare(
             self._pool, [recent.nid for recent in plan.recent if recent.timeline and recent.nid in user.unread]
         )
         uncounted = self._uncounted(user, plan)
         views: list[RoomView] = []
         invites: Invites = ([], [])
-        if not known or plan.asks or plan.invites or uncounted:
+        at_hand = known and not place.anew
+        if not at_hand or plan.asks or plan.invites or uncounted:
             views, account_data, invites = await self._read(
-                user, session, shape, request.device_id, plan, since, known, account_data, uncounted
+                user, session, shape, request.device_id, plan, told_upto, at_hand, account_data, uncounted
             )
         for recent in plan.recent:
             if recent.told:
                 session.told(recent.nid, recent.told)
         sections = Renderer(user, request.device_id, shape).render(plan, views, account_data, full)
-        told = render_account_data(user.user_id, account_data, shape.filter.account_data, whole=since is None)
+        told = render_account_data(user.user_id, account_data, shape.filter.account_data, whole=told_upto is None)
         if not full and not (sections.join or sections.leave or told or invites[0] or invites[1]):
             return plan.now, None
         session.answer(token)

@@ -6,6 +6,7 @@ Invariant: a plan is made in one go, without waiting, so that everything in it i
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from readers.sync.current import Current
 from readers.sync.members import HEROES, Lacking
@@ -17,6 +18,9 @@ from readers.sync.users import Change, Stay, User
 from readers.sync.views import RoomAsk
 
 Positions = tuple[int, ...]
+
+MOST_GONE: Final = 500
+"""Rooms that a client of an abandoned future is told it is not in."""
 
 
 @dataclass(slots=True)
@@ -61,8 +65,13 @@ def plan_initial(
     timelines_anew: bool = False,
 ) -> Plan:
     """Everything: rooms joined with their whole state, invites and knocks; rooms left if the filter includes them or, with a
-    token, those left since. With `since` (full_state) timelines begin there, unless they are to be told anew too."""
+    token, those left since. With `since` (full_state) timelines begin there.
+
+    With `timelines_anew` the client comes from an abandoned future: timelines are limited, so that it drops its own, and rooms
+    that it may believe to be in are told as left, the latest of them.
+    """
     plan = Plan(now)
+    gone: list[tuple[int, Stay]] = []
     changed = {change.nid for change in changes}
     for nid, stay in user.rooms.items():
         if not shape.filter.room.takes_room(stay.room_id):
@@ -70,7 +79,8 @@ def plan_initial(
         upto = now[stay.shard]
         if stay.membership == "j":
             after = 0 if since is None or nid in changed or timelines_anew else since[stay.shard]
-            plan.asks.append(RoomAsk(nid, stay.room_id, stay.shard, after, upto, None, stay.joined_at))
+            ask = RoomAsk(nid, stay.room_id, stay.shard, after, upto, None, stay.joined_at, fresh=timelines_anew)
+            plan.asks.append(ask)
             if (
                 (room := current.rooms.get(nid)) is not None
                 and room.typing is not None
@@ -81,6 +91,10 @@ def plan_initial(
             plan.invites[nid] = stay
         elif stay.left_at is not None and ((shape.filter.room.include_leave and not stay.forgotten) or nid in changed):
             plan.asks.append(_left(nid, stay, 0, stay.left_at, None))
+        elif timelines_anew:
+            gone.append((nid, stay))
+    gone.sort(key=lambda room: room[1].position, reverse=True)
+    plan.asks += [_gone(nid, stay) for nid, stay in gone[:MOST_GONE]]
     return plan
 
 
@@ -147,8 +161,7 @@ def _plan_move(plan: Plan, nid: int, stay: Stay, moves: list[Change], now: Posit
             plan.asks.append(_left(nid, stay, 0, stay.left_at, None, fresh=True))
     elif first in ("i", "k"):
         # Never in it: a rejected or withdrawn invite. Its own event is all there is to see.
-        ask = _left(nid, stay, stay.position - 1, stay.position, stay.position)
-        plan.asks.append(replace(ask, joined_at=stay.position))
+        plan.asks.append(replace(_gone(nid, stay), fresh=False))
 
 
 def _left(nid: int, stay: Stay, after: int, upto: int, known: int | None, *, fresh: bool = False) -> RoomAsk:
@@ -164,6 +177,12 @@ def _left(nid: int, stay: Stay, after: int, upto: int, known: int | None, *, fre
         left=True,
         receipts_after=None,
     )
+
+
+def _gone(nid: int, stay: Stay) -> RoomAsk:
+    """That the user is not in a room, by the event that says so alone."""
+    ask = _left(nid, stay, stay.position - 1, stay.position, stay.position, fresh=True)
+    return replace(ask, joined_at=stay.position)
 
 
 def _delta(nid: int, stay: Stay, position: int, now: Positions) -> RoomAsk:

@@ -28,3 +28,14 @@ FROM_TABLES = Tally(Counter("walden_sync_outputs_from_tables", "Outputs read fro
 CATCH_UPS = Tally(
     Counter("walden_sync_catch_ups", "Times that the stream fell behind, and the tables were read instead.")
 )
+ABANDONED = Tally(
+    Counter(
+        "walden_sync_abandoned_tokens", "Tokens of a future that was lost; their clients were told everything anew."
+    )
+)
+AHEAD = Tally(
+    Counter(
+        "walden_sync_tokens_ahead",
+        "Tokens ahead of the database in its own epoch: forged, or the database was restored and nobody has said so.",
+    )
+)

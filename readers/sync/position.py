@@ -7,12 +7,13 @@ restored to an earlier time) counts from where its history parted from ours, and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
+from eventlog.seen import Epochs
 from eventlog.tokens import SyncToken
 from matrix.errors import invalid_param
 
-Epochs = dict[str, tuple[str | None, tuple[int, ...]]]
-"""Epoch id → its parent and the positions up to which the parent's history is its own."""
+NO_LIMIT: Final = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +38,39 @@ def parse_token(text: str, shards: int) -> SyncToken:
 
 def place_of(token: SyncToken, epoch: str, head: tuple[int, ...], epochs: Epochs) -> Place:
     """The place of a token as seen from the current epoch, whose committed positions are `head`."""
-    if token.epoch == epoch:
-        if all(position <= end for position, end in zip(token.positions, head, strict=True)):
-            return Place(token.positions)
-        # Ahead of the head within one epoch: restored without anybody having said so.
-        return Place(tuple(min(pair) for pair in zip(token.positions, head, strict=True)), anew=True)
-    positions = list(token.positions)
-    current: str | None = epoch
-    abandoned = False
-    seen: set[str] = set()
-    while current is not None and current != token.epoch and current not in seen:
-        seen.add(current)
-        parent, forked_at = epochs.get(current, (None, ()))
-        for shard, limit in enumerate(forked_at[: len(positions)]):
-            if positions[shard] > limit:
-                positions[shard] = limit
-                abandoned = True
-        current = parent
-    if current != token.epoch:
+    ours = _history(epoch, len(token.positions), epochs)
+    positions, abandoned = token.positions, False
+    at: str | None = token.epoch
+    for _ in range(len(epochs) + 1):
+        if at is None or at in ours:
+            break
+        # An epoch beside our history: only what lies before it can be in common.
+        at, forked_at = epochs.get(at, (None, ()))
+        shared = _least(positions, forked_at)
+        positions, abandoned = shared, abandoned or shared != positions
+    if at is None or at not in ours:
         # An epoch that nothing here remembers: it began after the moment the database was restored to.
         return Place(None, anew=True)
-    return Place(tuple(min(pair) for pair in zip(positions, head, strict=True)), anew=abandoned)
+    common = _least(positions, ours[at])
+    here = _least(common, head)
+    if token.epoch == epoch and here != common:
+        # Ahead of the head within one epoch: restored without anybody having said so.
+        return Place(here, anew=True)
+    return Place(here, anew=abandoned or common != positions)
+
+
+def _history(epoch: str, shards: int, epochs: Epochs) -> dict[str, tuple[int, ...]]:
+    """The epochs that our history is made of, each with the positions up to which it belongs to it."""
+    found: dict[str, tuple[int, ...]] = {}
+    limits: tuple[int, ...] = (NO_LIMIT,) * shards
+    at: str | None = epoch
+    while at is not None and at not in found:
+        found[at] = limits
+        at, forked_at = epochs.get(at, (None, ()))
+        limits = _least(limits, forked_at)
+    return found
+
+
+def _least(positions: tuple[int, ...], limits: tuple[int, ...]) -> tuple[int, ...]:
+    """The lesser of each; where no limit is named there is none."""
+    return tuple(map(min, positions, limits)) + positions[len(limits) :]

@@ -21,6 +21,7 @@ from eventlog.head import Head
 from eventlog.metrics import Level
 from eventlog.pools import Pool, component_dsn
 from eventlog.safe_text import safe
+from eventlog.seen import Epochs
 from eventlog.settings import Settings
 from eventlog.tokens import SyncToken
 from matrix.errors import MatrixError, not_found
@@ -29,10 +30,10 @@ from readers.sync.answers import Answers
 from readers.sync.current import IGNORED_USERS, Current
 from readers.sync.feed import SQL, Feed
 from readers.sync.outputs import Output
-from readers.sync.position import Epochs, Place, parse_token, place_of
+from readers.sync.position import Place, parse_token, place_of
 from readers.sync.reading import read
 from readers.sync.request import Shape, Shapes, SyncRequest
-from readers.sync.sessions import Sessions
+from readers.sync.sessions import Session, Sessions
 from readers.sync.unread import PUSH_RULES
 from readers.sync.users import Stay, User
 
@@ -129,7 +130,7 @@ class SyncService:
                 # At first, and again if the database begins another epoch meanwhile.
                 current = self.current
                 user = await self._active(request.user_id)
-                place = await self._place(request)
+                place = await self._place(request, session)
                 due, checked = place.positions is None or place.anew or request.full_state, place.positions
                 continue
             if user is not current.users.get(request.user_id):
@@ -180,7 +181,7 @@ class SyncService:
                 unregister()
         return ended
 
-    async def _place(self, request: SyncRequest) -> Place:
+    async def _place(self, request: SyncRequest, session: Session) -> Place:
         if not request.since:
             return Place(None)
         if request.since == self._token:
@@ -192,10 +193,30 @@ class SyncService:
         head = tuple([row[0] for row in await self._rows("heads")])
         if token.epoch != self._head.epoch:
             await self._read_epochs()
+            await self._reach_epoch()
         place = place_of(token, self._head.epoch, head, self.epochs)
+        if place.anew:
+            session.forget()
+            if token.epoch == self._head.epoch:
+                metrics.AHEAD.count += 1
+                log.warning(
+                    "a token is ahead of the database: if it was restored, stop Walden and run `walden recover --anyway`",
+                    token=request.since,
+                    positions=head,
+                )
+            else:
+                metrics.ABANDONED.count += 1
         if place.positions is not None and not await self.current.reach(place.positions, CATCH_UP_SECONDS):
             raise MatrixError(503, "M_UNKNOWN", "This server is catching up, try again.")
         return place
+
+    async def _reach_epoch(self) -> None:
+        """Waits until this process has seen the epoch that the tables know."""
+        end = monotonic() + CATCH_UP_SECONDS
+        while next(iter(self.epochs), self._head.epoch) != self._head.epoch:
+            if monotonic() > end:
+                raise MatrixError(503, "M_UNKNOWN", "This server is catching up, try again.")
+            await asyncio.sleep(0.02)
 
     async def _read_epochs(self) -> None:
         self.epochs = {row[0]: (row[1], tuple(row[2])) for row in await self._rows("epochs")}

@@ -50,6 +50,10 @@ class Session:
         """The response under way is made anew: it has told nothing yet."""
         self._pending = {}
 
+    def forget(self) -> None:
+        """What the device has been told belongs to an abandoned future."""
+        self._known.clear()
+
     def unknown(self, nid: int, users: Iterable[str]) -> set[str]:
         """Those of some users whose member events this device has not been told in a room."""
         known = self._known.get(nid)
