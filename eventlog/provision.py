@@ -62,8 +62,8 @@ async def check_identity(connection: AsyncConnection, identity: Identity) -> Non
         )
     if (key_id, key) != (identity.key_id, identity.public_key):
         raise WrongInstallation(
-            f"events in this database are signed with {key_id}, but the signing key file holds {identity.key_id}: "
-            "put the original key file back (it is part of the backup)"
+            f"events in this database are signed with {key_id} (public key {key}), but the signing key file holds "
+            f"{identity.key_id} ({identity.public_key}): put the original key file back (it is part of the backup)"
         )
     if shards != identity.shards:
         raise WrongInstallation(

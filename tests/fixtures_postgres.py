@@ -20,7 +20,7 @@ from pytest_postgresql.executors import NoopExecutor
 from eventlog.migrations import migrate
 from eventlog.provision import Identity, provision
 
-IDENTITY = Identity("test.example", "ed25519:a_test", "Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw", 1)
+IDENTITY = Identity("test.example", "ed25519:a_test", "XGX0JRS2Af3be3knz2fBiRbApjm2Dh61gXDJA8kcJNI", 1)
 """Who the server of a `provisioned` database is. The key is the one of the specification's signing test vectors."""
 
 _numbers = itertools.count(1)
