@@ -8,7 +8,7 @@ grant usage on schema history to walden_history, walden_reader, walden_maintenan
 
 -- Whoever reads, reads the logs and the tables of record; nobody of them writes there but through functions.
 grant select on all tables in schema eventlog, roomserver to walden_writer, walden_roomserver, walden_reader, walden_maintenance;
-grant execute on function eventlog.entry_time(bigint), eventlog.id_at(timestamptz)
+grant execute on function eventlog.entry_time(bigint), eventlog.id_at(timestamptz), eventlog.event_key(text)
     to walden_writer, walden_roomserver, walden_reader, walden_maintenance, walden_history;
 grant execute on function roomserver.view_v1(json), roomserver.state_at_v1(bigint, integer, bigint)
     to walden_writer, walden_roomserver, walden_reader, walden_maintenance;
