@@ -1,20 +1,24 @@
 """Beginning and ending sessions of devices.
 
 Invariant: a device has one session, or two while a refreshed token has not been used yet. A session begins only if the account
-is active and its password still the one that was checked, decided in the statement that makes its device.
+is active and its password still the one that was checked, decided in the statement that makes its device. A refresh token that the
+database does not know counts only if it was given out in a time that a restore or a failover has lost.
 """
 
 from __future__ import annotations
+
+import secrets
 
 from psycopg import AsyncConnection
 
 from eventlog.pools import Pool
 from eventlog.queries import Queries
-from eventlog.safe_text import safe
+from eventlog.safe_text import safe, unsafe
 from eventlog.sessions import SessionCache, new_token, token_hash
 from matrix.errors import forbidden, unknown_token
 from matrix.identifiers import new_device_id
 from writer.accounts import logout_others
+from writer.refresh_tokens import Issued, RefreshTokens
 
 SQL = Queries("writer", "logins.sql")
 NOTIFY = Queries("writer", "accounts.sql")["notify_sessions"]
@@ -26,9 +30,10 @@ REFRESHABLE_SECONDS = 3600.0
 class Logins:
     """Gives out tokens and takes them back; what it ends is forgotten by every process."""
 
-    def __init__(self, pool: Pool, sessions: SessionCache) -> None:
+    def __init__(self, pool: Pool, sessions: SessionCache, refresh_tokens: RefreshTokens) -> None:
         self._pool = pool
         self._sessions = sessions
+        self._refresh_tokens = refresh_tokens
 
     async def begin(
         self,
@@ -54,7 +59,7 @@ class Logins:
                 raise forbidden("Invalid username or password.")
             # "the server must invalidate any access token previously associated with that device"
             await connection.execute(SQL["end_sessions_of_device"], key)
-            tokens = await _begin_session(connection, user_id, device_id, refreshable)
+            tokens = await self._begin_session(connection, user_id, device_id, refreshable)
             await connection.execute(NOTIFY, {"user_id": user_id})
         self._sessions.forget(user_id)
         return {"user_id": user_id, "device_id": device_id, **tokens}
@@ -62,17 +67,19 @@ class Logins:
     async def refresh(self, refresh_token: str) -> dict[str, object]:
         """New tokens for a refresh token, which stays valid until one of them is used. M_UNKNOWN_TOKEN."""
         async with self._pool.connection() as connection, connection.transaction():
-            cursor = await connection.execute(SQL["session_to_refresh"], {"refresh_hash": token_hash(refresh_token)})
-            row = await cursor.fetchone()
+            named = {"refresh_hash": token_hash(refresh_token)}
+            row = await (await connection.execute(SQL["session_to_refresh"], named)).fetchone()
+            if row is None and await self._readmit(connection, refresh_token):
+                row = await (await connection.execute(SQL["session_to_refresh"], named)).fetchone()
             if row is None:
                 raise unknown_token("Unrecognised refresh token.")
-            key, user_id, device_id = row
+            key, user_id, device_id = row[0], row[1], unsafe(row[2])
             # "The old refresh token remains valid until the new access token or refresh token is used, at which point the
             # old refresh token is revoked": this one is in use, so those before it are revoked; and what was given out for
             # it before has not been used, or it would be gone itself.
             await connection.execute(SQL["end_older"], {"token_hash": key})
             await connection.execute(SQL["end_younger"], {"token_hash": key})
-            tokens = await _begin_session(connection, user_id, device_id, True)
+            tokens = await self._begin_session(connection, user_id, device_id, True)
             await connection.execute(NOTIFY, {"user_id": user_id})
         self._sessions.forget(user_id)
         return tokens
@@ -92,23 +99,41 @@ class Logins:
             await logout_others(connection, user_id, None)
         self._sessions.forget(user_id)
 
+    async def _readmit(self, connection: AsyncConnection, refresh_token: str) -> bool:
+        """Knows again a session that was given out in a time that was lost; False for any other token."""
+        issued = self._refresh_tokens.read(refresh_token)
+        if issued is None:
+            return False
+        values = {
+            # Its access token is known to nobody here, and has expired.
+            "token_hash": secrets.token_bytes(32),
+            "user_id": issued.user_id,
+            "device_id": safe(issued.device_id),
+            "at": issued.at,
+            "refresh_hash": token_hash(refresh_token),
+        }
+        return (await connection.execute(SQL["readmit_session"], values)).rowcount > 0
 
-async def _begin_session(
-    connection: AsyncConnection, user_id: str, device_id: str, refreshable: bool
-) -> dict[str, object]:
-    access, refresh = new_token(), new_token() if refreshable else None
-    values = {
-        "token_hash": token_hash(access),
-        "user_id": user_id,
-        "device_id": safe(device_id),
-        "seconds": REFRESHABLE_SECONDS if refreshable else None,
-        "refresh_hash": None if refresh is None else token_hash(refresh),
-    }
-    await connection.execute(SQL["put_session"], values)
-    if refresh is None:
-        return {"access_token": access}
-    return {
-        "access_token": access,
-        "refresh_token": refresh,
-        "expires_in_ms": round(REFRESHABLE_SECONDS * 1000),
-    }
+    async def _begin_session(
+        self, connection: AsyncConnection, user_id: str, device_id: str, refreshable: bool
+    ) -> dict[str, object]:
+        access, refresh = new_token(), None
+        if refreshable:
+            row = await (await connection.execute(SQL["now"])).fetchone()
+            assert row is not None
+            refresh = self._refresh_tokens.make(Issued(user_id, device_id, row[0]))
+        values = {
+            "token_hash": token_hash(access),
+            "user_id": user_id,
+            "device_id": safe(device_id),
+            "seconds": REFRESHABLE_SECONDS if refreshable else None,
+            "refresh_hash": None if refresh is None else token_hash(refresh),
+        }
+        await connection.execute(SQL["put_session"], values)
+        if refresh is None:
+            return {"access_token": access}
+        return {
+            "access_token": access,
+            "refresh_token": refresh,
+            "expires_in_ms": round(REFRESHABLE_SECONDS * 1000),
+        }

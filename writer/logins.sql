@@ -17,6 +17,23 @@ delete from writer.sessions where user_id = %(user_id)s and device_id = %(device
 insert into writer.sessions (token_hash, user_id, device_id, expires_at, refresh_hash)
 values (%(token_hash)s, %(user_id)s, %(device_id)s, now() + make_interval(secs => %(seconds)s), %(refresh_hash)s)
 
+-- now --
+-- When this transaction began, which is when the sessions that it begins are given out: microseconds since 1970.
+select (extract(epoch from now()) * 1000000)::bigint
+
+-- readmit_session --
+-- Knows again a session that was begun after all that is known of its device, in a time that a restore or a failover has lost.
+insert into writer.sessions (token_hash, user_id, device_id, created_at, expires_at, refresh_hash)
+select %(token_hash)s, d.user_id, d.device_id, i.at, i.at, %(refresh_hash)s
+from writer.devices d
+join writer.accounts a on a.user_id = d.user_id and a.deactivated_at is null
+cross join (select timestamptz 'epoch' + make_interval(secs => %(at)s::bigint / 1000000.0)) as i (at)
+where d.user_id = %(user_id)s and d.device_id = %(device_id)s
+  and i.at > (select max(s.created_at) from writer.sessions s
+              where s.user_id = d.user_id and s.device_id = d.device_id and s.refresh_hash is not null)
+  and exists (select from eventlog.epochs e where e.reason in ('recover', 'failover') and e.began_at > i.at)
+on conflict do nothing
+
 -- session_to_refresh --
 -- The session a refresh token belongs to, and whether its first use ends older ones; locked, so that two refreshes follow each other.
 select s.token_hash, s.user_id, s.device_id

@@ -24,6 +24,7 @@ from writer.profiles import ProfileResource, Profiles
 from writer.public_rooms import PublicRooms
 from writer.push_rules import PushRules
 from writer.redacting import Redact, Redacting
+from writer.refresh_tokens import RefreshTokens
 from writer.registration import Registration
 from writer.relating import Relating
 from writer.restricted import RestrictedRooms
@@ -55,7 +56,7 @@ def _add_accounts(app: Routes, services: Services) -> None:
     settings, pool, log, limits = services.settings, services.pool, services.log, services.limits
     server_name = settings.server.name
     interactive = Interactive(pool)
-    logins = Logins(pool, services.sessions)
+    logins = Logins(pool, services.sessions, RefreshTokens(services.settings.server.signing_key.read_bytes()))
     check = PasswordCheck(pool, services.passwords, limits, server_name)
     authentication = PasswordAuthentication(interactive, check)
 

@@ -1,10 +1,13 @@
 import asyncio
+import contextlib
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from api_server import Api, Client, eventually, serving, settings_for
+from api_server import Answer, Api, Client, eventually, serving, settings_for
 
 
 def _body(user: str, password: str, **more: Any) -> dict[str, Any]:
@@ -159,6 +162,64 @@ async def test_a_refresh_token_gives_new_tokens_and_dies_when_they_are_used(api:
     fourth = (await api.anybody.post("refresh", {"refresh_token": third["refresh_token"]})).ok()
     assert (await api.anybody.post("refresh", {"refresh_token": second["refresh_token"]})).status == 401
     (await Client(api, token=fourth["access_token"]).get("account/whoami")).ok()
+
+
+@contextlib.contextmanager
+def _time_that_is_lost(dsn: str, user_id: str) -> Iterator[None]:
+    """What happens to the user's sessions meanwhile is taken back at the end, as a restore does."""
+    names = "token_hash, user_id, device_id, created_at, expires_at, refresh_hash"
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        before = connection.execute(f"select {names} from writer.sessions where user_id = %s", [user_id]).fetchall()
+        yield
+        connection.execute("delete from writer.sessions where user_id = %s", [user_id])
+        for row in before:
+            connection.execute(f"insert into writer.sessions ({names}) values (%s, %s, %s, %s, %s, %s)", row)
+
+
+def _begin_epoch(dsn: str, why: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "select eventlog.begin_epoch_v2(%s, epoch, %s, system_identifier, timeline, database_oid)"
+            " from eventlog.epochs order by ordinal desc limit 1",
+            [secrets.token_hex(4), why],
+        )
+
+
+async def test_a_refresh_token_of_the_lost_time_is_accepted_once_its_loss_was_declared(
+    api: Api, writers_database: str
+) -> None:
+    alice = await api.register()
+
+    async def refresh(token: str) -> Answer:
+        return await api.anybody.post("refresh", {"refresh_token": token})
+
+    made = (await api.anybody.post("login", _body(alice.user_id, alice.password, refresh_token=True))).ok()
+    rotated = (await refresh(made["refresh_token"])).ok()
+    (await Client(api, token=rotated["access_token"]).get("account/whoami")).ok()
+    with _time_that_is_lost(writers_database, alice.user_id):
+        once = (await refresh(rotated["refresh_token"])).ok()
+        (await Client(api, token=once["access_token"]).get("account/whoami")).ok()
+        twice = (await refresh(once["refresh_token"])).ok()
+        new = (await api.anybody.post("login", _body(alice.user_id, alice.password, refresh_token=True))).ok()
+    with psycopg.connect(writers_database, autocommit=True) as connection:
+        connection.execute("delete from writer.devices where device_id = %s", [new["device_id"]])
+    # Nobody has said that anything was lost, or that all was planned: what is not known is not valid.
+    assert (await refresh(twice["refresh_token"])).refusal == (401, "M_UNKNOWN_TOKEN")
+    _begin_epoch(writers_database, "planned")
+    assert (await refresh(twice["refresh_token"])).refusal == (401, "M_UNKNOWN_TOKEN")
+    _begin_epoch(writers_database, "recover")
+    # What was revoked before the fork stays so; a device that is not known is none; a forged code is none.
+    for token in (made["refresh_token"], new["refresh_token"], twice["refresh_token"][:-2] + "zz", "wr1.e30.e30"):
+        assert (await refresh(token)).refusal == (401, "M_UNKNOWN_TOKEN")
+    (await refresh(twice["refresh_token"])).ok()
+    # The answer was lost: again.
+    fresh = (await refresh(twice["refresh_token"])).ok()
+    me = (await Client(api, token=fresh["access_token"]).get("account/whoami")).ok()
+    assert (me["user_id"], me["device_id"]) == (alice.user_id, made["device_id"])
+    # Now the device is known to have gone on, and no other token of the lost time counts.
+    for token in (once["refresh_token"], twice["refresh_token"], rotated["refresh_token"]):
+        assert (await refresh(token)).refusal == (401, "M_UNKNOWN_TOKEN")
+    (await refresh(fresh["refresh_token"])).ok()
 
 
 async def test_a_token_that_has_expired_asks_for_a_refresh(api: Api, writers_database: str) -> None:
