@@ -150,3 +150,28 @@ where s is distinct from r and (
     or exists (select from last l where l.room_id = s.room_id))
 order by r.room_id is not null, room_id
 limit %(most)s
+
+-- reports --
+-- What users have reported. What is older than the log stands as it is.
+with rebuilt as (
+    select e.id as entry, e.sender as reporter, (history.safe_json(e.json) ->> 'room_id') collate "C" as room_id,
+           (history.safe_json(e.json) ->> 'event_id') collate "C" as event_id,
+           (history.safe_json(e.json) ->> 'user_id') collate "C" as user_id,
+           history.safe_json(e.json) ->> 'reason' as reason, o.shard, o.position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 'u'
+    where o.kind = 'u' and o.verdict = 'a' and e.type = 'report'
+),
+stored as (
+    select p.entry, p.reporter, p.room_id, p.event_id, p.user_id, p.reason, p.shard, p.position from roomserver.reports p
+),
+first_kept as (
+    select max(f.first) as position
+    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (entry)
+where s is distinct from r and (r.entry is not null or s.position >= (select k.position from first_kept k))
+order by r.entry is not null, entry
+limit %(most)s

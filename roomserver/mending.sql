@@ -175,3 +175,18 @@ insert into roomserver.early_redactions (target, redaction, entry, room, positio
 select x.target, x.redaction, x.entry, x.room, x.position
 from json_populate_recordset(null::roomserver.early_redactions, %(rows)s::json) x
 on conflict (target, redaction) do update set entry = excluded.entry, room = excluded.room, position = excluded.position
+
+-- remove_reports --
+-- Takes away reports that nobody made.
+delete from roomserver.reports t
+using json_populate_recordset(null::roomserver.reports, %(rows)s::json) x
+where t.entry = x.entry
+
+-- put_reports --
+-- Puts reports as the log has them.
+insert into roomserver.reports (entry, reporter, room_id, event_id, user_id, reason, shard, position)
+select x.entry, x.reporter, x.room_id, x.event_id, x.user_id, x.reason, x.shard, x.position
+from json_populate_recordset(null::roomserver.reports, %(rows)s::json) x
+on conflict (entry) do update
+set reporter = excluded.reporter, room_id = excluded.room_id, event_id = excluded.event_id, user_id = excluded.user_id,
+    reason = excluded.reason, shard = excluded.shard, position = excluded.position

@@ -38,10 +38,11 @@ PROJECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "redactions": ("target",),
     "relations": ("target", "rel_type", "timeline", "event_id"),
     "early_redactions": ("target", "redaction"),
+    "reports": ("entry",),
 }
 """Tables of schema roomserver by name, with their keys. Whatever names a room comes after `rooms`."""
 
-OF_USERS: Final = frozenset(("account_data", "profiles", "aliases"))
+OF_USERS: Final = frozenset(("account_data", "profiles", "aliases", "reports"))
 """Those that cannot be looked at a room at a time."""
 
 # What one transaction of a rebuild changes at most.

@@ -1,4 +1,4 @@
-"""Judging the entries of users: receipts, account data, profiles, aliases, the directory, forgetting.
+"""Judging the entries of users: receipts, account data, profiles, aliases, the directory, forgetting, reports.
 
 Invariant: the last value of each goes into its table of record in the transaction of its output; an entry that changes nothing
 (an older receipt) is soft-failed, one that cannot stand (a taken alias) is rejected.
@@ -100,6 +100,17 @@ def _decide(item: Item, store: Store, effects: Effects) -> tuple[str, str | None
         )
     elif entry.type == "erase":
         effects.put("erased", ("user_id",), user_id=entry.sender, position=position)
+    elif entry.type == "report":
+        effects.add(
+            "reports",
+            entry=entry.id,
+            reporter=entry.sender,
+            room_id=body.get("room_id"),
+            event_id=body.get("event_id"),
+            user_id=body.get("user_id"),
+            reason=safe(body["reason"]),
+            position=position,
+        )
     elif entry.type == "forget":
         if room is None or _membership(room.nid, entry.sender, store, effects) not in ("l", "b"):
             return "r", "The user has not left the room."

@@ -27,6 +27,7 @@ from writer.redacting import Redact, Redacting
 from writer.refresh_tokens import RefreshTokens
 from writer.registration import Registration
 from writer.relating import Relating
+from writer.reports import Reports
 from writer.restricted import RestrictedRooms
 from writer.sending import Send, State
 from writer.server_info import Capabilities, Discovery
@@ -147,6 +148,11 @@ def _add_rooms(app: Routes, services: Services) -> None:
     moderation = Moderation(memberships, profiles, limits)
     for action in ("invite", "kick", "ban", "unban"):
         app.add_route(f"{ROOM}/{action}", moderation, suffix=action)
+
+    reports = Reports(pool, log, limits)
+    app.add_route(ROOM + "/report", reports, suffix="room")
+    app.add_route(ROOM + "/report/{event_id}", reports, suffix="event")
+    app.add_route(V3 + "/users/{user_id}/report", reports, suffix="user")
 
     app.add_route(ROOM + "/typing/{user_id}", Typing(pool, log))
     receipts = Receipts(pool, log)

@@ -185,6 +185,14 @@ begin
         on conflict (user_id) do nothing;
     end if;
 
+    if batch ? 'reports' then
+        insert into roomserver.reports (entry, reporter, room_id, event_id, user_id, reason, shard, position)
+        select x.entry, x.reporter, x.room_id, x.event_id, x.user_id, x.reason, (batch ->> 'shard')::smallint, x.position
+        from jsonb_to_recordset(batch -> 'reports')
+            as x (entry bigint, reporter text, room_id text, event_id text, user_id text, reason text, position bigint)
+        on conflict (entry) do nothing;
+    end if;
+
     if batch ? 'forgotten' then
         update roomserver.memberships m
         set forgotten = true

@@ -147,6 +147,9 @@ class Scene:
             ("POST", ROOM + "/ban"): member,
             ("POST", ROOM + "/unban"): member,
             ("POST", ROOM + "/upgrade"): {"new_version": "11", "additional_creators": [self.other_id]},
+            ("POST", ROOM + "/report"): {"reason": "this makes me sad"},
+            ("POST", ROOM + "/report/{event_id}"): {"reason": "this makes me sad", "score": -100},
+            ("POST", V3 + "/users/{user_id}/report"): {"reason": "this makes me sad"},
             ("POST", ROOM + "/leave"): {"reason": "because"},
             ("POST", ROOM + "/receipt/{receipt_type}/{event_id}"): {"thread_id": "main"},
             ("POST", ROOM + "/read_markers"): {

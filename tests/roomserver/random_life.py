@@ -52,6 +52,7 @@ class Life:
         await self._send(Draft(room_id, user, "m.room.redaction", {}, redacts="$unheard-of"))
         receipt = {"room_id": room_id, "event_id": target, "receipt_type": "m.read", "thread_id": "", "ts": 1}
         await self._entry("m.receipt", f"@reader:{SERVER}", receipt, room_id)
+        await self._entry("report", user, {"room_id": room_id, "event_id": target, "reason": "a\0b"})
         await self._entry("profile", user, {"field": "displayname", "value": "Me"})
         await self._entry("alias", user, {"alias": f"#trace:{SERVER}", "room_id": room_id}, room_id)
         await self._entry("directory", user, {"room_id": room_id, "published": True}, room_id)

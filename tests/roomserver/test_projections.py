@@ -93,6 +93,7 @@ BEHIND_ITS_BACK = {
     "redactions": "redaction = '$other'",
     "relations": "entry = entry + 1",
     "early_redactions": "entry = entry + 1",
+    "reports": "reason = 'other'",
 }
 
 

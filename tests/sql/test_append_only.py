@@ -29,6 +29,7 @@ OF_THE_ROOM_SERVER = [
     "receipts",
     "redactions",
     "relations",
+    "reports",
     "resolutions",
     "rooms",
     "state",
