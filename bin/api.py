@@ -26,7 +26,11 @@ from eventlog.provision import Identity, check_identity
 from eventlog.sessions import SessionCache
 from eventlog.settings import ConfigurationError, Settings
 from eventlog.typing_messages import message_key
+from readers.rooms.places import Places
 from readers.rooms.routes import add_routes as add_room_routes
+from readers.rooms.rows import Forms
+from readers.rooms.timeline import Timelines
+from readers.sync.old import add_routes as add_old_sync_routes
 from readers.sync.resources import add_routes as add_sync_routes
 from readers.sync.service import SyncService
 from writer.log_writer import LogWriter
@@ -36,6 +40,9 @@ from writer.routes import add_routes as add_writer_routes
 from writer.services import Services
 
 log = structlog.get_logger(__name__)
+
+OLD_SYNC_BYTES = 1 << 20
+"""Rendered events kept for those who peek: few do."""
 
 
 class Process:
@@ -130,7 +137,13 @@ def _rooms(process: Process) -> None:
     add_room_routes(process.routes, process.reader_pool, process.head, process.settings)
 
 
-READERS: tuple[Callable[[Process], None], ...] = (_sync, _rooms)
+def _old_sync(process: Process) -> None:
+    pool, shards = process.reader_pool, process.settings.log.shards
+    timelines = Timelines(pool, Forms(OLD_SYNC_BYTES))
+    add_old_sync_routes(process.routes, process.sync, timelines, Places(pool, process.head, shards))
+
+
+READERS: tuple[Callable[[Process], None], ...] = (_sync, _old_sync, _rooms)
 """What adds the endpoints of the readers that answer in this process."""
 
 

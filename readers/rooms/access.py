@@ -136,6 +136,11 @@ class Access:
             return NOW
         raise not_a_member()
 
+    @property
+    def membership(self) -> str:
+        """The user's membership now."""
+        return self._memberships.after(NOW - 1)
+
     def membership_after(self, placed: Placed) -> str:
         """The user's membership in the state after an event, for `unsigned.membership`."""
         return self._memberships.after(placed.position, placed.line, self.bases.get(placed.line, 0))

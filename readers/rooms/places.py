@@ -41,6 +41,10 @@ class Places:
         """The shard whose positions a room's timeline is made of."""
         return shard_of(room_id, self._shards)
 
+    def present(self) -> str:
+        """A token of what is committed now: it goes on in every endpoint that takes one."""
+        return str(SyncToken(self._head.epoch, tuple(self._head.positions)))
+
     async def order_of(self, name: str, text: str | None, shard: int, absent: int) -> int:
         """The order after which the token is, in a room of that shard; `absent` without a token."""
         if text is None:

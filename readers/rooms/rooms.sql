@@ -379,6 +379,36 @@ join roomserver.heads h on h.room = n.nid
 left join roomserver.memberships m on m.room = n.nid and m.user_id = %(user_id)s
 where n.room_id = any (%(room_ids)s::text[])
 
+-- mutual_rooms --
+-- Rooms that two users are both in, after one of them in the order of their numbers, and how many there are in all.
+with shared as materialized (
+    select m.room
+    from roomserver.memberships m
+    join roomserver.memberships o on o.room = m.room and o.user_id = %(other_id)s and o.membership = 'j'
+    where m.user_id = %(user_id)s and m.membership = 'j'
+)
+select s.room, n.room_id, (select count(*) from shared)
+from shared s
+join roomserver.rooms n on n.nid = s.room
+where s.room > %(after)s
+order by s.room
+limit %(most)s
+
+-- of_room --
+-- Whether a room is published, a user's membership in it, and their account data of it, a row each.
+select exists (select from roomserver.directory d where d.room_id = n.room_id), m.membership::text, a.type, a.content
+from roomserver.rooms n
+left join roomserver.memberships m on m.room = n.nid and m.user_id = %(user_id)s
+left join roomserver.account_data a on a.user_id = %(user_id)s and a.room_id = n.room_id
+where n.room_id = %(room_id)s
+
+-- room_of_event --
+-- The room of an event.
+select e.room_id
+from eventlog.event_keys k
+join eventlog.events e on e.id = k.id and e.kind in ('s', 'm')
+where k.key = eventlog.event_key(%(event_id)s)
+
 -- joined_among --
 -- Those of some rooms that a user is in.
 select n.room_id

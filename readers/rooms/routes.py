@@ -9,8 +9,10 @@ from eventlog.pools import Pool
 from eventlog.settings import Settings
 from readers.rooms.events import Context, SingleEvent
 from readers.rooms.hierarchy import Hierarchy, RoomSummary
+from readers.rooms.initial import EventAlone, RoomInitialSync
 from readers.rooms.members import JoinedRooms, Members
 from readers.rooms.messages import Messages
+from readers.rooms.mutual import MutualRooms
 from readers.rooms.places import Places
 from readers.rooms.relations import Relations
 from readers.rooms.rows import Forms
@@ -50,6 +52,9 @@ def add_routes(app: Routes, pool: Pool, head: Head, settings: Settings) -> None:
     app.add_route(related, relations)
     app.add_route(f"{related}/{{rel_type}}", relations)
     app.add_route(f"{related}/{{rel_type}}/{{event_type}}", relations)
+    app.add_route(f"{room}/initialSync", RoomInitialSync(timelines, places))
+    app.add_route(f"{V3}/events/{{event_id}}", EventAlone(timelines))
+    app.add_route(f"{V1}/mutual_rooms", MutualRooms(pool))
     app.add_route(f"{V1}/rooms/{{room_id}}/hierarchy", Hierarchy(pool))
     app.add_route(f"{V1}/room_summary/{{room_id_or_alias}}", RoomSummary(pool))
     app.add_route(f"{V1}/rooms/{{room_id}}/threads", Threads(timelines, places))

@@ -7,6 +7,7 @@ once per batch, after all of it has been applied.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from time import monotonic, time
 from typing import Any, Final
@@ -35,6 +36,8 @@ class Current:
         self._woken: set[User] = set()
         self._stirred: dict[int, Output] = {}
         """By room, the last output of a batch that concerns whoever is joined."""
+        self.peekers: dict[int, set[asyncio.Future[None]]] = {}
+        """By room, who waits for something to happen in it, member or not."""
         self._ahead: set[asyncio.Future[None]] = set()
 
     def apply(self, outputs: list[Output]) -> None:
@@ -54,6 +57,8 @@ class Current:
         for nid, last in self._stirred.items():
             for user in self.users.joined(nid):
                 self._concern(user, last)
+            if self.peekers and (waiters := self.peekers.get(nid)) is not None:
+                wake(waiters)
         self._stirred.clear()
         self.rooms.shrink()
         self._wake()
@@ -226,17 +231,22 @@ class Current:
         for user in self.users:
             user.nudged_at = monotonic()
             self._woken.add(user)
+        for waiters in self.peekers.values():
+            wake(waiters)
         self._wake()
 
     def _wake(self) -> None:
         for user in self._woken:
-            for future in user.waiters:
-                if not future.done():
-                    future.set_result(None)
+            wake(user.waiters)
         self._woken.clear()
-        for future in self._ahead:
-            if not future.done():
-                future.set_result(None)
+        wake(self._ahead)
+
+
+def wake(waiters: Iterable[asyncio.Future[None]]) -> None:
+    """Lets those who wait look again."""
+    for future in waiters:
+        if not future.done():
+            future.set_result(None)
 
 
 def ignored_users(content: Any) -> frozenset[str]:

@@ -41,7 +41,7 @@ class SyncResource:
             _timeout(parameters),
             _flag(parameters, "full_state"),
         )
-        resp.data = await service.sync(request, lambda end: _watch(req, end))
+        resp.data = await service.sync(request, lambda end: watch(req, end))
         resp.content_type = JSON
 
 
@@ -52,7 +52,7 @@ def add_routes(app: App[Any, Any], service: SyncService) -> None:
         app.add_route(f"/_matrix/client/{version}/sync", resource)
 
 
-def _watch(req: Request, end: Callable[[], None]) -> Callable[[], None]:
+def watch(req: Request, end: Callable[[], None]) -> Callable[[], None]:
     """Calls `end` when the client goes away; returns what stops watching.
 
     Falcon tells nobody who is not streaming. The request's body has been read, so the next ASGI message is the disconnect.

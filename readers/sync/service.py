@@ -109,7 +109,7 @@ class SyncService:
         key = (user_id, chosen)
         definition = self._filters.get(key)
         if definition is None:
-            rows = await self._rows("filter", user_id=user_id, filter_id=safe(chosen))
+            rows = await self.rows("filter", user_id=user_id, filter_id=safe(chosen))
             if not rows:
                 raise not_found("No such filter.")
             if len(self._filters) >= MOST_FILTERS:
@@ -151,10 +151,25 @@ class SyncService:
                     session.answer(self._token)
                     metrics.EMPTY.count += 1
                     return self._empty
-                ended = await self._wait(user, left, gone)
+                ended = await self._wait(user.waiters, left, gone)
 
-    async def _wait(self, user: User, seconds: float, gone: Disconnected | None) -> bool:
-        """Waits until the user is concerned; True when the time is up or the client has gone."""
+    async def stirred(self, nid: int, after: int, seconds: float, gone: Disconnected | None = None) -> bool:
+        """Waits until something has happened in a room after a position; False when the time is up or the client has gone."""
+        room = self.current.rooms.get(nid)
+        if room is not None and room.last > after:
+            return True
+        if self._stopping or self._waiting >= MOST_WAITERS:
+            return False
+        peekers = self.current.peekers
+        waiters = peekers.setdefault(nid, set())
+        try:
+            return not await self._wait(waiters, seconds, gone)
+        finally:
+            if not waiters and peekers.get(nid) is waiters:
+                del peekers[nid]
+
+    async def _wait(self, waiters: set[asyncio.Future[None]], seconds: float, gone: Disconnected | None) -> bool:
+        """Waits among those who are woken together; True when the time is up or the client has gone."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         ended = False
@@ -167,7 +182,7 @@ class SyncService:
 
         timer = loop.call_later(seconds, end)
         unregister = None if gone is None else gone(end)
-        user.waiters.add(future)
+        waiters.add(future)
         self._waiting += 1
         self._ends.add(end)
         try:
@@ -175,7 +190,7 @@ class SyncService:
         finally:
             self._waiting -= 1
             self._ends.discard(end)
-            user.waiters.discard(future)
+            waiters.discard(future)
             timer.cancel()
             if unregister is not None:
                 unregister()
@@ -190,7 +205,7 @@ class SyncService:
         here = tuple(self.feed.positions)
         if token.epoch == self._head.epoch and all(a <= b for a, b in zip(token.positions, here, strict=True)):
             return Place(token.positions)
-        head = tuple([row[0] for row in await self._rows("heads")])
+        head = tuple([row[0] for row in await self.rows("heads")])
         if token.epoch != self._head.epoch:
             await self._read_epochs()
             await self._reach_epoch()
@@ -219,9 +234,16 @@ class SyncService:
             await asyncio.sleep(0.02)
 
     async def _read_epochs(self) -> None:
-        self.epochs = {row[0]: (row[1], tuple(row[2])) for row in await self._rows("epochs")}
+        self.epochs = {row[0]: (row[1], tuple(row[2])) for row in await self.rows("epochs")}
 
-    async def _rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+    @property
+    def token(self) -> str:
+        """The token of the applied positions."""
+        return self._token
+
+    async def rows(self, query: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        """The rows of one of the sync reader's queries."""
+
         async def execute(connection: AsyncConnection) -> list[tuple[Any, ...]]:
             return await (await connection.execute(SQL[query], parameters)).fetchall()
 
@@ -239,8 +261,8 @@ class SyncService:
         user = users.begin(user_id, list(self.feed.positions))
         loaded = user.loaded = asyncio.get_running_loop().create_future()
         try:
-            rows = await self._rows("rooms_of_user", user_id=user_id, now=list(self.feed.positions))
-            told = await self._rows("global_account_data", user_id=user_id, types=[IGNORED_USERS, PUSH_RULES])
+            rows = await self.rows("rooms_of_user", user_id=user_id, now=list(self.feed.positions))
+            told = await self.rows("global_account_data", user_id=user_id, types=[IGNORED_USERS, PUSH_RULES])
         except BaseException as error:
             users.forget(user)
             loaded.set_exception(error if isinstance(error, Exception) else RuntimeError("loading was cancelled"))

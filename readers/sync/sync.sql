@@ -298,3 +298,15 @@ join eventlog.event_keys k on k.key = eventlog.event_key(w.event_id)
 -- erased --
 -- Which of some users asked to be forgotten.
 select user_id from roomserver.erased where user_id = any(%(user_ids)s)
+
+-- published --
+-- Those of some rooms that are in the directory.
+select room_id from roomserver.directory where room_id = any(%(room_ids)s)
+
+-- invite_events --
+-- The member events that invite a user to rooms.
+select n.room_id, e.event_id, e.json
+from roomserver.memberships m
+join roomserver.rooms n on n.nid = m.room
+join eventlog.events e on e.id = m.entry and e.kind = 's'
+where m.user_id = %(user_id)s and m.membership = 'i' and n.room_id = any(%(room_ids)s)

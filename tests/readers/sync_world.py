@@ -153,7 +153,7 @@ async def sync_process(settings: Settings) -> AsyncIterator[SyncService]:
 
 async def caught_up(service: SyncService) -> None:
     """Waits until a service has seen everything that is committed."""
-    positions = tuple(row[0] for row in await service._rows("heads"))
+    positions = tuple(row[0] for row in await service.rows("heads"))
     assert await service.current.reach(positions, 10)
 
 
