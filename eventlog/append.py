@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 from psycopg import AsyncConnection
 
 from eventlog.safe_text import safe
+from eventlog.statement import Statement
 
 Status = Literal["appended", "duplicate", "moved"]
+_STATUS: Final[dict[bytes, Status]] = {b"appended": "appended", b"duplicate": "duplicate", b"moved": "moved"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,14 @@ def claim_key(user_id: str, device_id: str, path: str, txn_id: str) -> str:
     return sha256(parts.encode()).hexdigest()[:32]
 
 
-async def append(connection: AsyncConnection, rooms: list[RoomSeen], entries: list[Entry]) -> list[Appended]:
+def append_statement(connection: AsyncConnection, *, prepare: bool = True) -> Statement:
+    """The statement that `append` runs, on a connection that is the caller's alone."""
+    return Statement(
+        connection, "select o, status, entry, event_id from eventlog.append_v1($1::jsonb)", prepare=prepare
+    )
+
+
+async def append(statement: Statement, rooms: list[RoomSeen], entries: list[Entry]) -> list[Appended]:
     """Appends a batch in order and answers per entry. Entries of a room that moved on since `rooms` come back `moved`.
 
     Raises psycopg.Error, with nothing appended: UniqueViolation when an event id or, for kind u, a transaction id was taken in
@@ -97,10 +106,12 @@ async def append(connection: AsyncConnection, rooms: list[RoomSeen], entries: li
             for o, e in enumerate(entries)
         ],
     }
-    cursor = await connection.execute(
-        "select o, status, entry, event_id from eventlog.append_v1(%s::jsonb)", [orjson.dumps(batch).decode()]
-    )
-    answers = {row[0]: Appended(*row[1:]) for row in await cursor.fetchall()}
+    answers: dict[int, Appended] = {}
+    for o, status, entry, event_id in await statement.run(orjson.dumps(batch)):
+        assert o is not None and status is not None
+        answers[int(o)] = Appended(
+            _STATUS[status], None if entry is None else int(entry), None if event_id is None else event_id.decode()
+        )
     return [answers[o] for o in range(len(entries))]
 
 

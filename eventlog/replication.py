@@ -123,7 +123,8 @@ class Subscriber:
         self._retries = retries or Retries()
         self._delays: Iterator[float] | None = None
         self._setup: Setup | None = None
-        self._news, self._woken = asyncio.Event(), asyncio.Event()
+        self._news = asyncio.Event()
+        self._woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._reporter: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
         self._broken: BaseException | None = None
@@ -280,24 +281,26 @@ class Subscriber:
             return False
         if now - self._heard > self._patience:
             raise Interrupted(f"the server was silent for {self._patience:.0f} s", "see that the network reaches it")
+        # Under backlog the heartbeat is late, but then something moves: only a standstill is a fault.
         if self._heartbeat is not None and min(self._heartbeat.waited(now), now - self._moved) > self._patience:
-            # Under backlog the heartbeat is late, but then something moves: only a standstill is a fault.
             raise Interrupted(f"nothing came round for {self._patience:.0f} s", "see the server's log of its walsender")
         loop = asyncio.get_running_loop()
         socket = self.setup.connection.pgconn.socket
-        self._woken.clear()
-        # Armed only while waiting: left armed beside unread data it would fire on every turn of the loop.
-        loop.add_reader(socket, self._woken.set)
+        woken = self._woken = loop.create_future()
+        timer = loop.call_later(min(deadline - now, self._patience / 4), self._wake)
+        loop.add_reader(socket, self._wake)  # while waiting alone: armed beside unread data it fires on every turn
         try:
-            async with asyncio.timeout(min(deadline - now, self._patience / 4)):
-                await self._woken.wait()
-        except TimeoutError:
-            pass
+            await woken
         finally:
             loop.remove_reader(socket)
+            timer.cancel()
         if self._broken is not None:
             raise self._broken
         return True
+
+    def _wake(self) -> None:
+        if not self._woken.done():
+            self._woken.set_result(None)
 
     async def _report(self) -> None:
         """Tell the server where we are, on time whatever the consumer does, and soon after it confirmed something."""
@@ -317,7 +320,7 @@ class Subscriber:
             except Exception as error:
                 # Raised where the batches are taken: a stream without reports must not go on in silence.
                 self._broken = error
-                self._woken.set()
+                self._wake()
                 return
 
     def _let_go(self) -> None:

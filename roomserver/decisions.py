@@ -15,6 +15,7 @@ import structlog
 from psycopg import AsyncConnection
 
 from eventlog.pgoutput import Message
+from eventlog.statement import Statement
 from roomserver.deferrals import Deferrals
 from roomserver.effects import Effects
 from roomserver.entries import Entry
@@ -70,6 +71,7 @@ class Decisions:
         self._resolutions: set[asyncio.Task[None]] = set()
         # Transactions that the entries under way came with, until a commit has found them visible.
         self._xids: Sequence[int] = ()
+        self._commit_statement: Statement | None = None
 
     def live(self) -> AsyncConnection:
         """The session's connection."""
@@ -317,10 +319,11 @@ class Decisions:
             room.is_new = False
         self.rooms.shrink()
 
-    async def _try_commit(self, batch: str) -> bool:
-        cursor = await self.live().execute("select roomserver.commit_v1(%s::jsonb)", [batch])
-        row = await cursor.fetchone()
-        return row is not None and bool(row[0])
+    async def _try_commit(self, batch: bytes) -> bool:
+        statement = self._commit_statement
+        if statement is None or statement.connection is not self.live():
+            statement = self._commit_statement = Statement(self.live(), "select roomserver.commit_v1($1::jsonb)")
+        return await statement.run(batch) == [(b"t",)]
 
 
 def lsn_text(lsn: int) -> str:

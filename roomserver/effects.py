@@ -148,7 +148,7 @@ class Effects:
             return None
         return accepted_list([row["e"] for row in sorted(rows, key=_position)])
 
-    def encode(self, *, shard: int, owner: str, lsn: str | None, xids: Sequence[int] = ()) -> str:
+    def encode(self, *, shard: int, owner: str, lsn: str | None, xids: Sequence[int] = ()) -> bytes:
         """The batch as commit_v1 takes it. `xids` are the transactions of its entries that may not be visible yet."""
         batch: Json = {
             "shard": shard,
@@ -179,4 +179,4 @@ class Effects:
             ]
         if self.finished:
             batch["finished"] = [str(entry) for entry in self.finished]
-        return orjson.dumps(batch).decode()
+        return orjson.dumps(batch)

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import psycopg
 import structlog
 
 from eventlog.append import Appended, Entry, RoomSeen, append
+from eventlog.pools import Pool
 from eventlog.shards import shard_of
+from eventlog.statement import Statement
 from matrix.auth_rules import AuthError, auth_event_keys, check_against_state, check_event_alone
 from matrix.errors import MatrixError
 from matrix.events import Event, build_event
@@ -81,15 +82,14 @@ class Built:
 class Group:
     """One round: views, building, one append."""
 
-    def __init__(
-        self, signer: Signer, views: Views, connection: psycopg.AsyncConnection, requests: list[Request]
-    ) -> None:
+    def __init__(self, signer: Signer, views: Views, pool: Pool, statement: Statement, requests: list[Request]) -> None:
         self.signer = signer
         self.cache = views
         self.again: list[Request] = []
         self.later: list[Request] = []
         self.unbuilt: list[Request] = []
-        self.connection = connection
+        self.pool = pool
+        self.statement = statement
         self.requests = requests
         # Rooms read in this round, and rooms whose state earlier requests of the round change.
         self.fresh: set[str] = set()
@@ -113,7 +113,7 @@ class Group:
         entries = [entry for b in built for entry in b.entries]
         named = dict.fromkeys(e.room_id for e in entries if e.kind != "u" and e.room_id is not None)
         rooms = [self.seen[room_id] for room_id in named]
-        answers = await append(self.connection, rooms, entries)
+        answers = await append(self.statement, rooms, entries)
         at = 0
         for b in built:
             self._settle(b, answers[at : at + len(b.entries)])
@@ -135,7 +135,9 @@ class Group:
             if request.room_id in asked:
                 asked[request.room_id] |= request.keys
         if asked:
-            for room_id, view in (await read_views(self.connection, asked)).items():
+            async with self.pool.connection() as connection:
+                read = await read_views(connection, asked)
+            for room_id, view in read.items():
                 kept = views.get(room_id)
                 if kept is not None and kept.same_as(view):
                     kept.state.update(view.state)

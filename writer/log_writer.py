@@ -21,11 +21,12 @@ import orjson
 import psycopg
 import structlog
 
-from eventlog.append import Entry, release
+from eventlog.append import Entry, append_statement, release
 from eventlog.head import Head, Verdict
 from eventlog.metrics import Level
 from eventlog.pools import Pool
 from eventlog.shards import shard_of
+from eventlog.statement import Statement
 from eventlog.typing_messages import PREFIX, TypingMessage, encode
 from matrix.errors import MatrixError
 from matrix.room_versions import RoomVersion
@@ -71,6 +72,7 @@ class LogWriter:
         self._views = Views()
         self._queue: deque[Request] = deque()
         self._parked: dict[str, deque[Request]] = {}
+        self._append: Statement | None = None
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._settling: set[asyncio.Task[None]] = set()
@@ -85,6 +87,7 @@ class LogWriter:
             if task is not None:
                 task.cancel()
         await asyncio.gather(*(t for t in (self._task, *self._settling) if t is not None), return_exceptions=True)
+        await self._let_go()
 
     async def send(self, drafts: Sequence[Draft]) -> list[Sent]:
         """Appends events of one room together and answers when all are accepted.
@@ -233,9 +236,8 @@ class LogWriter:
                 continue
             try:
                 began = time.perf_counter()
-                async with self._appends.connection() as connection:
-                    round_ = Group(self._signer, self._views, connection, group)
-                    await round_.run()
+                round_ = Group(self._signer, self._views, self._pool, await self._statement(), group)
+                await round_.run()
                 metrics.APPEND_SECONDS.observe(time.perf_counter() - began)
                 metrics.GROUP_REQUESTS.observe(len(group))
                 self._sort_out(round_)
@@ -252,6 +254,20 @@ class LogWriter:
                     if request.room_id is not None:
                         self._views.drop(request.room_id)
                     fail(request, MatrixError(500, "M_UNKNOWN", f"Internal error: {type(error).__name__}."))
+
+    async def _statement(self) -> Statement:
+        """The append's statement, on a connection that is kept for it until it breaks."""
+        statement = self._append
+        if statement is None or not statement.usable:
+            await self._let_go()
+            connection = await self._appends.getconn()
+            statement = self._append = append_statement(connection, prepare=connection.prepare_threshold is not None)
+        return statement
+
+    async def _let_go(self) -> None:
+        statement, self._append = self._append, None
+        if statement is not None:
+            await self._appends.putconn(statement.connection)
 
     def _sort_out(self, group: Group) -> None:
         for room_id, entry in group.state_entry.items():
