@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from bin.erasing import erase, purge, retention
 from bin.outcome import ABSENT, CONFIGURATION, USAGE, fail, settings, told
 from bin.users import user
 from eventlog.configuration import ConfigurationError
@@ -344,6 +345,8 @@ def path() -> None:
 
 
 main.add_command(user)
+for command in (purge, erase, retention):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

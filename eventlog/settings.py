@@ -152,6 +152,24 @@ class Log:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Retention:
+    """What leaves the log, and when. Days are counted from the arrival of an event at this server; 0 days mean: never.
+
+    Messages leave by partitions, of a month each: those whose every message is older than `message_days` are dropped, which
+    frees disk. State events never leave. Before a partition goes, what must outlive it is kept (docs/retention.md).
+    """
+
+    message_days: float = setting(0.0, "Days that messages stay, in rooms that do not say otherwise.", minimum=0)
+    room_policies: bool = setting(True, "Follow what rooms say in m.room.retention (MSC1763, max_lifetime).")
+    room_minimum_days: float = setting(1.0, "The shortest lifetime that a room can ask for.", minimum=0)
+    room_maximum_days: float = setting(0.0, "The longest lifetime that a room can ask for. 0: any.", minimum=0)
+    user_entry_days: float = setting(
+        30.0, "Days that receipts, account data and the like stay in the log; their last values stay.", minimum=0
+    )
+    redacted_days: float = setting(7.0, "Days after which the content of a redacted event is scrubbed.", minimum=0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Registration:
     """Who may make an account."""
 
@@ -215,6 +233,7 @@ class Settings:
     federation: Federation
     database: Database
     log: Log
+    retention: Retention
     registration: Registration
     rate_limits: RateLimits
     appservices: AppServices

@@ -1,6 +1,7 @@
 """Maintenance: what has to happen regularly and belongs to nobody else.
 
-Reads: nothing of the log. Writes: partitions, the outputs slot's position, removals of what has expired.
+Reads: nothing of the log, but for retention (readers/retention). Writes: partitions, the outputs slot's position, removals of
+what has expired.
 Shards by: nothing. Safe to run N of: yes, each step is harmless twice. Dead for an hour: nothing is noticed; for weeks:
 rows go to the default partitions, and the outputs slot holds back WAL until max_slot_wal_keep_size.
 
@@ -22,6 +23,8 @@ from eventlog.provision import outputs_slot
 from eventlog.queries import Queries
 from eventlog.settings import Settings
 from eventlog.slots import SlotBlocked, SlotName, advance_slot, create_slot, database_oid, drop_slot, slot_health
+from readers.retention.record import Busy
+from readers.retention.rounds import go_round
 
 SQL = Queries("readers", "maintenance.sql")
 log = structlog.get_logger(__name__)
@@ -30,11 +33,21 @@ log = structlog.get_logger(__name__)
 SLOT_SECONDS = 10.0
 EXPIRY_SECONDS = 600.0
 PARTITION_SECONDS = 3600.0
+RETENTION_SECONDS = 3600.0
 EXPIRED_AT_ONCE = 5_000
 
 
 async def run(settings: Settings) -> None:
     """Work until cancelled. Raises what does not pass by itself, and what has not passed within five minutes."""
+    retention = asyncio.create_task(_retention(settings), name="retention")
+    try:
+        await _housekeeping(settings)
+    finally:
+        retention.cancel()
+        await asyncio.gather(retention, return_exceptions=True)
+
+
+async def _housekeeping(settings: Settings) -> None:
     delays = Retries().delays()
     while True:
         began = time.monotonic()
@@ -50,6 +63,24 @@ async def run(settings: Settings) -> None:
                 raise
             log.warning("maintenance was interrupted", error=str(error).strip())
             await asyncio.sleep(delay)
+
+
+async def _retention(settings: Settings) -> None:
+    """Rounds of retention beside everything else, for one may last. What stops one is tried again by the next."""
+    while True:
+        try:
+            async with await AsyncConnection.connect(
+                component_dsn(settings, "maintenance", direct=True), autocommit=True, connect_timeout=10
+            ) as connection:
+                await go_round(connection, settings.retention)
+        except Busy:
+            log.info("retention waits: somebody purges something")
+        except (psycopg.Error, Failure, OSError) as error:
+            log.warning("retention was interrupted", error=str(error).strip())
+        except Exception:
+            # An event that cannot be read must stop neither this process nor what else it does.
+            log.exception("retention was stopped by a fault")
+        await asyncio.sleep(RETENTION_SECONDS)
 
 
 async def _work(settings: Settings) -> None:

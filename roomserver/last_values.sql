@@ -14,25 +14,28 @@ last as (
     from entries n
     order by n.room, n.user_id, n.body ->> 'receipt_type', coalesce(n.body ->> 'thread_id', ''), n.position desc
 ),
-rebuilt as (
-    select l.room, l.user_id, l.receipt_type, l.thread_id, l.event_id, o.timeline as event_position, l.ts, l.shard, l.position
-    from last l
-    left join eventlog.event_keys i on i.key = eventlog.event_key(l.event_id)
-    left join eventlog.outputs o on o.entry = i.id and o.kind in ('s', 'm')
-),
 stored as (
     select r.room, r.user_id, r.receipt_type, r.thread_id, r.event_id, r.event_position, r.ts, r.shard, r.position
     from roomserver.receipts r
     where %(room)s::bigint is null or r.room = %(room)s
 ),
-first_kept as (
-    select max(f.first) as position
-    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+rebuilt as (
+    -- Where an event was that retention took, the table of record tells.
+    select l.room, l.user_id, l.receipt_type, l.thread_id, l.event_id,
+           case when i.id is null then s.event_position else o.timeline end as event_position, l.ts, l.shard, l.position
+    from last l
+    left join eventlog.event_keys i on i.key = eventlog.event_key(l.event_id)
+    left join eventlog.outputs o on o.entry = i.id and o.kind in ('s', 'm')
+    left join stored s on s.room = l.room and s.user_id = l.user_id and s.receipt_type = l.receipt_type
+        and s.thread_id = l.thread_id and s.event_id = l.event_id
+),
+edge as (
+    select coalesce(max(g.position), 0) as position from eventlog.edges g where g.kind = 'u'
 )
 select row_to_json(s)::text, row_to_json(r)::text
 from stored s
 full join rebuilt r using (room, user_id, receipt_type, thread_id)
-where s is distinct from r and (r.room is not null or s.position >= (select k.position from first_kept k))
+where s is distinct from r and (r.room is not null or s.position > (select k.position from edge k))
 order by r.room is not null, room, user_id, receipt_type, thread_id
 limit %(most)s
 
@@ -55,14 +58,13 @@ rebuilt as (
 stored as (
     select a.user_id, a.room_id, a.type, a.content, a.shard, a.position from roomserver.account_data a
 ),
-first_kept as (
-    select max(f.first) as position
-    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+edge as (
+    select coalesce(max(g.position), 0) as position from eventlog.edges g where g.kind = 'u'
 )
 select row_to_json(s)::text, row_to_json(r)::text
 from stored s
 full join rebuilt r using (user_id, room_id, type)
-where s is distinct from r and (r.user_id is not null or s.position >= (select k.position from first_kept k))
+where s is distinct from r and (r.user_id is not null or s.position > (select k.position from edge k))
 order by r.user_id is not null, user_id, room_id, type
 limit %(most)s
 
@@ -84,15 +86,14 @@ last as (
 ),
 rebuilt as (select l.user_id, l.field, l.value, l.shard, l.position from last l where l.value <> 'null'),
 stored as (select f.user_id, f.field, f.value, f.shard, f.position from roomserver.profiles f),
-first_kept as (
-    select max(f.first) as position
-    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+edge as (
+    select coalesce(max(g.position), 0) as position from eventlog.edges g where g.kind = 'u'
 )
 select row_to_json(s)::text, row_to_json(r)::text
 from stored s
 full join rebuilt r using (user_id, field)
 where s is distinct from r and (
-    r.user_id is not null or s.position >= (select k.position from first_kept k)
+    r.user_id is not null or s.position > (select k.position from edge k)
     or exists (select from last l where l.user_id = s.user_id and l.field = s.field))
 order by r.user_id is not null, user_id, field
 limit %(most)s
@@ -109,15 +110,14 @@ with last as (
 ),
 rebuilt as (select l.alias, l.room_id, l.creator, l.position from last l where l.room_id is not null),
 stored as (select a.alias, a.room_id, a.creator, a.position from roomserver.aliases a),
-first_kept as (
-    select max(f.first) as position
-    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+edge as (
+    select coalesce(max(g.position), 0) as position from eventlog.edges g where g.kind = 'u'
 )
 select row_to_json(s)::text, row_to_json(r)::text
 from stored s
 full join rebuilt r using (alias)
 where s is distinct from r and (
-    r.alias is not null or s.position >= (select k.position from first_kept k)
+    r.alias is not null or s.position > (select k.position from edge k)
     or exists (select from last l where l.alias = s.alias))
 order by r.alias is not null, alias
 limit %(most)s
@@ -138,15 +138,14 @@ stored as (
     from roomserver.directory d
     where %(room)s::bigint is null or d.room_id = (select n.room_id from roomserver.rooms n where n.nid = %(room)s)
 ),
-first_kept as (
-    select max(f.first) as position
-    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+edge as (
+    select coalesce(max(g.position), 0) as position from eventlog.edges g where g.kind = 'u'
 )
 select row_to_json(s)::text, row_to_json(r)::text
 from stored s
 full join rebuilt r using (room_id)
 where s is distinct from r and (
-    r.room_id is not null or s.position >= (select k.position from first_kept k)
+    r.room_id is not null or s.position > (select k.position from edge k)
     or exists (select from last l where l.room_id = s.room_id))
 order by r.room_id is not null, room_id
 limit %(most)s

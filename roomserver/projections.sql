@@ -126,9 +126,8 @@ forgets as (
       and (%(room)s::bigint is null or o.room = %(room)s)
     group by o.room, e.sender
 ),
-first_kept as (
-    select max(f.first) as position
-    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+edge as (
+    select coalesce(max(g.position), 0) as position from eventlog.edges g where g.kind = 'u'
 ),
 stored as (
     select m.user_id, m.room, m.membership, m.position, m.entry, m.sender, m.joined_at, m.forgotten
@@ -140,9 +139,9 @@ rebuilt as (
            l.membership in ('l', 'b') and (
                coalesce(f.position > l.position, false)
                -- What was forgotten before the oldest user entry that the log still has, the table of record tells.
-               or exists (select from stored s, first_kept k
+               or exists (select from stored s, edge k
                           where s.user_id = l.user_id and s.room = l.room and s.forgotten
-                            and s.position = l.position and s.position < coalesce(k.position, 9223372036854775807))
+                            and s.position = l.position and s.position <= k.position)
            ) as forgotten
     from last l
     left join forgets f on f.room = l.room and f.user_id = l.user_id
@@ -155,9 +154,10 @@ order by r.room is not null, room, user_id
 limit %(most)s
 
 -- heads --
--- Where each room stands: extremities are accepted events that no accepted event names as previous. Wants all messages in the log.
+-- Where each room stands: extremities are accepted events that no accepted event names as previous. Of what came before the last
+-- message that retention took, the table of record tells which are extremities: what named the others may have gone.
 with judged as materialized (
-    select o.room, o.position, o.verdict, o.annotation, e.event_id, history.safe_json(e.json) as pdu
+    select o.room, o.position, o.entry, o.verdict, o.annotation, e.event_id, history.safe_json(e.json) as pdu
     from eventlog.outputs o
     join eventlog.events e on e.id = o.entry and e.kind = o.kind
     where o.kind in ('s', 'm') and o.room is not null and (%(room)s::bigint is null or o.room = %(room)s)
@@ -171,10 +171,21 @@ named as (
     cross join json_array_elements(j.pdu -> 'prev_events') p
     where j.verdict = 'a'
 ),
+gaps as (
+    select n.nid as room, greatest(max(g.entry), max(eventlog.id_at(coalesce(x.ended_at, now()) + interval '1 second'))) as entry
+    from roomserver.rooms n
+    left join eventlog.edges g on g.kind = 'm'
+    left join eventlog.erasures x on x.subject = n.room_id and x.action in ('policy', 'history')
+    where %(room)s::bigint is null or n.nid = %(room)s
+    group by n.nid
+),
 ends as (
     select j.room, array_agg(j.event_id order by j.event_id) as extremities
     from judged j
+    left join gaps g on g.room = j.room
     where j.verdict = 'a' and not exists (select from named n where n.room = j.room and n.event_id = j.event_id)
+      and (g.entry is null or j.entry >= g.entry
+           or exists (select from roomserver.heads h where h.room = j.room and j.event_id = any (h.extremities)))
     group by j.room
 ),
 chains as (
@@ -253,14 +264,13 @@ stored as (
     from roomserver.redactions d
     where %(room)s::bigint is null or d.room = %(room)s
 ),
-first_kept as (
-    select max(f.first) as position
-    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'm' group by o.shard) f
+edge as (
+    select coalesce(max(g.position), 0) as position from eventlog.edges g where g.kind = 'm'
 )
 select row_to_json(s)::text, row_to_json(r)::text
 from stored s
 full join rebuilt r using (target)
-where s is distinct from r and (r.target is not null or s.position >= (select k.position from first_kept k))
+where s is distinct from r and (r.target is not null or s.position > (select k.position from edge k))
 order by r.target is not null, target
 limit %(most)s
 
@@ -292,14 +302,13 @@ stored as (
     from roomserver.relations l
     where %(room)s::bigint is null or l.room = %(room)s
 ),
-first_kept as (
-    select max(f.first) as position
-    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'm' group by o.shard) f
+edge as (
+    select coalesce(max(g.position), 0) as position from eventlog.edges g where g.kind = 'm'
 )
 select row_to_json(s)::text, row_to_json(r)::text
 from stored s
 full join rebuilt r using (target, rel_type, timeline, event_id)
-where s is distinct from r and (r.target is not null or s.timeline >= (select k.position from first_kept k))
+where s is distinct from r and (r.target is not null or s.timeline > (select k.position from edge k))
 order by r.target is not null, target, rel_type, timeline, event_id
 limit %(most)s
 
@@ -319,13 +328,12 @@ stored as (
     from roomserver.early_redactions d
     where %(room)s::bigint is null or d.room = %(room)s
 ),
-first_kept as (
-    select max(f.first) as position
-    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'm' group by o.shard) f
+edge as (
+    select coalesce(max(g.position), 0) as position from eventlog.edges g where g.kind = 'm'
 )
 select row_to_json(s)::text, row_to_json(r)::text
 from stored s
 full join rebuilt r using (target, redaction)
-where s is distinct from r and (r.target is not null or s.position >= (select k.position from first_kept k))
+where s is distinct from r and (r.target is not null or s.position > (select k.position from edge k))
 order by r.target is not null, target, redaction
 limit %(most)s

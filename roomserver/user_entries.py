@@ -17,6 +17,7 @@ def judge_user_entry(item: Item, store: Store, effects: Effects) -> str:
     """Decides on an entry of a user and adds what follows; returns the verdict."""
     verdict, reason = _decide(item, store, effects)
     position = effects.next_position()
+    # Read after the decision: a room that may be no more is not named.
     room = item.room
     effects.output(
         position,
@@ -111,6 +112,11 @@ def _decide(item: Item, store: Store, effects: Effects) -> tuple[str, str | None
             reason=safe(body["reason"]),
             position=position,
         )
+    elif entry.type == "scrub":
+        # Something has left the log: what is remembered of it is to be read again.
+        if room is not None:
+            store.rooms.forget(room.room_id)
+            item.room = None
     elif entry.type == "forget":
         if room is None or _membership(room.nid, entry.sender, store, effects) not in ("l", "b"):
             return "r", "The user has not left the room."

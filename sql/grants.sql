@@ -26,6 +26,14 @@ grant usage on sequence roomserver.rooms_nid_seq, eventlog.entry_numbers to wald
 grant select on writer.accounts, writer.devices, writer.sessions, writer.filters to walden_reader;
 
 grant execute on function eventlog.make_partitions(interval), eventlog.drop_ephemeral(interval) to walden_maintenance;
+grant execute on function eventlog.expired_spans("char", bigint), eventlog.survivors("char", bigint, bigint[]),
+    eventlog.begin_keep("char", bigint), eventlog.keep("char", bigint[]), eventlog.retire("char", bigint, text[]), eventlog.retired(),
+    eventlog.forget_retired(text, bigint, integer), eventlog.drop_retired(text), eventlog.scrub(bigint[], text[]),
+    eventlog.scrub_notes(bigint[], text[]), roomserver.redactions_scrubbed(text[]),
+    eventlog.remove_entries("char", bigint[]), eventlog.purgeable(bigint, bigint, bigint, integer),
+    roomserver.purge_room(text, integer), roomserver.purge_user(text) to walden_maintenance;
+grant insert, update, delete on eventlog.erasures to walden_maintenance;
+grant select on writer.accounts to walden_maintenance;
 grant select, delete on eventlog.txns to walden_maintenance;
 grant select, delete on writer.uia_sessions, writer.sessions to walden_maintenance;
 grant insert, update on eventlog.positions to walden_maintenance;

@@ -24,8 +24,8 @@ SQL: Final = Queries("readers.rooms", "rooms.sql")
 MOST_BYTES: Final = 12 << 20
 """Rendered bytes kept per process."""
 
-Key = tuple[str, str | None, bool, bool]
-"""Event id, its redaction, whether the event that it replaced is redacted, and whether its redaction is."""
+Key = tuple[str, int, str | None, bool, bool]
+"""Event id, the length of what the log has of it (scrubbing shortens it), its redaction, whether the event that it replaced is redacted, and whether its redaction is."""
 
 Pieces = tuple[bytes, bytes]
 """The members of the client form, and those of its `unsigned` that are everybody's."""
@@ -128,10 +128,10 @@ class Forms:
         for row in rows:
             plain = row.redaction is None and row.state_key is None
             if plain:
-                pieces = self.get((row.event_id, None, False, False))
+                pieces = self.get((row.event_id, len(row.json), None, False, False))
                 if pieces is None:
                     pieces = (members_of(row.json.encode(), row.event_id), b"")
-                    self.put((row.event_id, None, False, False), pieces)
+                    self.put((row.event_id, len(row.json), None, False, False), pieces)
                 found[row.event_id] = pieces
                 continue
             notes: dict[str, Any] | None = None
@@ -147,7 +147,7 @@ class Forms:
             # A later redaction reaches what was noted of the replaced event, too.
             hidden = notes is not None and notes.get("replaces") in redactions
             redaction = redactions.get(row.event_id) if row.redaction is not None else None
-            key = (row.event_id, row.redaction, hidden, redaction is not None and redaction.is_redacted)
+            key = (row.event_id, len(row.json), row.redaction, hidden, redaction is not None and redaction.is_redacted)
             pieces = self.get(key)
             if pieces is None:
                 because = None

@@ -41,6 +41,8 @@ PENDING_BYTES: Final = 32 << 20
 """Entries whose output has not come yet; the rest is read from the table."""
 READY_ROWS: Final = 20_000
 """Outputs that wait for the head; likewise."""
+SCRUB: Final = "scrub"
+"""Type of the entry that says that something has left the log, which caches would go on showing."""
 STEP: Final = 1_000
 """Outputs read from the tables at once."""
 
@@ -129,6 +131,10 @@ class Feed:
             # An output that is not what it should be must stop neither the feed nor, by way of the head, the writers: the
             # caches are made anew behind it, and the tables tell what it was about.
             log.exception("sync begins anew behind an output", shard=outputs[-1].shard, position=outputs[-1].position)
+            self._parted()
+            return
+        if any(output.kind == "u" and output.type == SCRUB for output in outputs):
+            log.info("sync begins anew: something has left the log")
             self._parted()
 
     def _part(self) -> None:

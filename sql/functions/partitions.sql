@@ -55,7 +55,7 @@ declare
     name text;
     dropped integer := 0;
 begin
-    perform set_config('lock_timeout', '200ms', true);
+    perform set_config('lock_timeout', '25ms', true);
     for name in
         select c.relname
         from pg_catalog.pg_inherits i
