@@ -70,7 +70,9 @@ def purge() -> None:
 
 @purge.command("history")
 @click.argument("room_id")
-@click.option("--before", required=True, callback=moment, metavar="TIME", help="What arrived before it goes (ISO 8601).")
+@click.option(
+    "--before", required=True, callback=moment, metavar="TIME", help="What arrived before it goes (ISO 8601)."
+)
 @dry
 @confirmed
 def history(room_id: str, before: datetime, dry_run: bool, yes: bool) -> None:
@@ -188,13 +190,17 @@ def retention(dry_run: bool, records: bool) -> None:
         done = await go_round(connection, found.retention, asked_by())
         for name, record in done.dropped.items():
             click.echo(f"dropped {record.events:,} {name}, kept {record.kept:,}, freed {record.bytes:,} bytes")
-        click.echo(f"removed {done.by_policy:,} messages by rooms' own policies, scrubbed {done.scrubbed:,} redacted events")
+        click.echo(
+            f"removed {done.by_policy:,} messages by rooms' own policies, scrubbed {done.scrubbed:,} redacted events"
+        )
 
     async def show(connection: AsyncConnection, _: Settings) -> None:
         for row in await (await connection.execute(SQL["records"], {"most": 50})).fetchall():
             began, action, subject, by, events, kept, size, ended, detail = row
             state = "" if ended else " (unfinished)"
-            click.echo(f"{began:%Y-%m-%d %H:%M} {action} {subject} by {by}: {events:,} entries, kept {kept:,}, {size:,} bytes{state} {detail}")
+            click.echo(
+                f"{began:%Y-%m-%d %H:%M} {action} {subject} by {by}: {events:,} entries, kept {kept:,}, {size:,} bytes{state} {detail}"
+            )
 
     in_database(show if records else look if dry_run else work)
 
@@ -208,7 +214,9 @@ async def tell(found: Settings, room_id: str | None, user_id: str | None = None)
 
     body = {"room_id": room_id} if room_id is not None else {"user_id": user_id}
     sender = user_id or f"@:{found.server.name}"
-    entry = Entry("u", shard_of(room_id or sender, found.log.shards), "scrub", sender, orjson.dumps(body), room_id=room_id)
+    entry = Entry(
+        "u", shard_of(room_id or sender, found.log.shards), "scrub", sender, orjson.dumps(body), room_id=room_id
+    )
     async with await AsyncConnection.connect(
         found.dsn("writer", direct=True), autocommit=True, connect_timeout=found.database.connect_timeout
     ) as connection:

@@ -172,7 +172,7 @@ named as (
     where j.verdict = 'a'
 ),
 gaps as (
-    select n.nid as room, greatest(max(g.entry), max(eventlog.id_at(coalesce(x.ended_at, now()) + interval '1 second'))) as entry
+    select n.nid as room, greatest(max(g.entry), max(eventlog.id_at(coalesce(x.ended_at, now()) + interval '1 second')) filter (where x.id is not null)) as entry
     from roomserver.rooms n
     left join eventlog.edges g on g.kind = 'm'
     left join eventlog.erasures x on x.subject = n.room_id and x.action in ('policy', 'history')

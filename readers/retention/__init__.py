@@ -2,8 +2,8 @@
 
 | | |
 |---|---|
-| reads | both logs, `roomserver.state` (m.room.retention), `roomserver.redactions`, `eventlog.positions` |
-| writes | partitions, rows that are removed or scrubbed, `eventlog.edges`, `eventlog.erasures` (sql/functions/retention.sql, scrubbing.sql) |
+| reads | both logs, m.room.retention, `roomserver.redactions`, `eventlog.positions` |
+| writes | partitions, rows that are removed or scrubbed, `eventlog.edges`, `eventlog.erasures`; by functions |
 | shards by | nothing: an advisory lock lets one work at a time |
 | safe to run N of? | yes, each step can be broken off and taken up again |
 | dead for an hour? | nothing leaves for an hour longer |

@@ -25,7 +25,8 @@ MOST_BYTES: Final = 12 << 20
 """Rendered bytes kept per process."""
 
 Key = tuple[str, int, str | None, bool, bool]
-"""Event id, the length of what the log has of it (scrubbing shortens it), its redaction, whether the event that it replaced is redacted, and whether its redaction is."""
+"""Event id, the length of what the log has of it (scrubbing shortens that), its redaction, whether the event that it replaced is
+redacted, and whether its redaction is."""
 
 Pieces = tuple[bytes, bytes]
 """The members of the client form, and those of its `unsigned` that are everybody's."""

@@ -10,7 +10,7 @@ set search_path = ''
 as $$
 #variable_conflict use_column
 declare
-    parent text := case when of_kind = 'e' then 'outputs_e' else 'events_' || of_kind end;
+    parent text := case when of_kind = 'e' then 'outputs_e' else 'events_' || of_kind::text end;
     span record;
     unjudged boolean;
     consumer record;
@@ -156,7 +156,7 @@ begin
         on conflict (kind, shard) do update
         set entry = greatest(g.entry, excluded.entry), position = greatest(g.position, excluded.position);
     end loop;
-    execute format('lock table only eventlog.%I, only eventlog.%I in access exclusive mode', 'events_' || of_kind, 'outputs_' || of_kind);
+    execute format('lock table only eventlog.%I, only eventlog.%I in access exclusive mode', 'events_' || of_kind::text, 'outputs_' || of_kind::text);
     for log in select v.name, v.key from (values ('events', 'id'), ('outputs', 'entry')) as v (name, key) loop
         foreach part in array labels loop
             part := format('%s_%s_%s', log.name, of_kind, part);
@@ -219,8 +219,13 @@ begin
     end if;
     execute format('delete from eventlog.event_keys k using eventlog.%1$I r'
         ' where r.id = any ($1) and k.key = eventlog.event_key(r.event_id) and k.id = r.id', name) using left_over;
-    execute format('delete from roomserver.redactions d using eventlog.%1$I r where r.id = any ($1) and d.target = r.event_id', name)
-    using left_over;
+    -- A redaction is noted for as long as it or its target is in the log: noted too briefly, it would be undone by a rebuild.
+    execute format('delete from roomserver.redactions d using eventlog.%1$I r where r.id = any ($1) and d.target = r.event_id'
+        ' and not exists (select from eventlog.events e where e.id = d.entry)', name) using left_over;
+    execute format('delete from roomserver.redactions d using eventlog.%1$I r'
+        ' where r.id = any ($1) and r.type = ''m.room.redaction'' and d.entry = r.id and d.target = coalesce('
+        'history.json_text(r.json, ''redacts''), history.json_text(r.json, ''content'', ''redacts''))'
+        ' and not exists (select from eventlog.event_keys k where k.key = eventlog.event_key(d.target))', name) using left_over;
     execute format('delete from roomserver.relations l using eventlog.%1$I r where r.id = any ($1) and l.entry = r.id'
         ' and position(''"m.relates_to":'' in r.json) > 0'
         ' and l.target = history.json_text(r.json, ''content'', ''m.relates_to'', ''event_id'')', name) using left_over;

@@ -54,12 +54,19 @@ begin
     using eventlog.events e
     where e.id = any (entries) and e.kind = of_kind and position('"m.relates_to":' in e.json) > 0
       and l.target = history.json_text(e.json, 'content', 'm.relates_to', 'event_id') and l.entry = e.id;
-    delete from roomserver.redactions d
-    using eventlog.events e
-    where e.id = any (entries) and e.kind = of_kind and d.target = e.event_id;
     delete from eventlog.event_keys k
     using eventlog.events e
     where e.id = any (entries) and e.kind = of_kind and k.key = eventlog.event_key(e.event_id) and k.id = e.id;
+    -- A redaction is noted for as long as it or its target is in the log: noted too briefly, it would be undone by a rebuild.
+    delete from roomserver.redactions d
+    using eventlog.events e
+    where e.id = any (entries) and e.kind = of_kind and d.target = e.event_id
+      and (d.entry = any (entries) or not exists (select from eventlog.events x where x.id = d.entry));
+    delete from roomserver.redactions d
+    using eventlog.events e
+    where e.id = any (entries) and e.kind = of_kind and e.type = 'm.room.redaction' and d.entry = e.id
+      and d.target = coalesce(history.json_text(e.json, 'redacts'), history.json_text(e.json, 'content', 'redacts'))
+      and not exists (select from eventlog.event_keys k where k.key = eventlog.event_key(d.target));
     delete from eventlog.outputs o where o.entry = any (entries) and o.kind = of_kind;
     delete from eventlog.events e where e.id = any (entries) and e.kind = of_kind;
     get diagnostics removed = row_count;

@@ -30,14 +30,16 @@ class Life:
         self.refused = 0
 
     async def live(self, things: int, *, at_once: int = 8) -> Life:
-        """Make the rooms, then do `things`."""
-        for number in range(self.count):
+        """Make the rooms if there are none yet, then do `things`."""
+        first = not self.rooms
+        for number in range(self.count if first else 0):
             room_id = await self.talk.room(("12", "11", "6")[number % 3])
             self.rooms.append(room_id)
             self.sent[room_id] = []
         for begun in range(0, things, at_once):
             await asyncio.gather(*(self._do() for _ in range(min(at_once, things - begun))))
-        await self._leave_traces()
+        if first:
+            await self._leave_traces()
         return self
 
     async def _leave_traces(self) -> None:

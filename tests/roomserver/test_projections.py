@@ -155,6 +155,7 @@ async def test_what_is_older_than_the_log_stands_as_it_is(provisioned: str, tmp_
     await filled(provisioned, tmp_path, 7, 20)
     async with await connect(provisioned) as connection:
         # As if its entry had been dropped with a partition.
+        await connection.execute("insert into eventlog.edges (kind, shard, entry, position) values ('u', 0, 1, 1)")
         await connection.execute(
             "insert into roomserver.receipts select nid, '@old:test.example', 'm.read', '', '$old', null, 1, 0, 1"
             " from roomserver.rooms"
