@@ -164,13 +164,12 @@ with rebuilt as (
 stored as (
     select p.entry, p.reporter, p.room_id, p.event_id, p.user_id, p.reason, p.shard, p.position from roomserver.reports p
 ),
-first_kept as (
-    select max(f.first) as position
-    from (select min(o.position) as first from eventlog.outputs o where o.kind = 'u' group by o.shard) f
+edge as (
+    select coalesce(max(g.position), 0) as position from eventlog.edges g where g.kind = 'u'
 )
 select row_to_json(s)::text, row_to_json(r)::text
 from stored s
 full join rebuilt r using (entry)
-where s is distinct from r and (r.entry is not null or s.position >= (select k.position from first_kept k))
+where s is distinct from r and (r.entry is not null or s.position > (select k.position from edge k))
 order by r.entry is not null, entry
 limit %(most)s
