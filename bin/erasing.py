@@ -1,6 +1,6 @@
 """`walden purge`, `walden erase`, `walden retention`: what leaves the log, shown first and recorded.
 
-Invariant: with `--dry-run` nothing changes; without it everything is in `eventlog.erasures`, with the login name of who asked for it.
+Invariant: with `--dry-run` nothing changes; without it everything is in `eventlog.erasures`, with the login name of who asked.
 """
 
 import asyncio
@@ -198,9 +198,8 @@ def retention(dry_run: bool, records: bool) -> None:
         for row in await (await connection.execute(SQL["records"], {"most": 50})).fetchall():
             began, action, subject, by, events, kept, size, ended, detail = row
             state = "" if ended else " (unfinished)"
-            click.echo(
-                f"{began:%Y-%m-%d %H:%M} {action} {subject} by {by}: {events:,} entries, kept {kept:,}, {size:,} bytes{state} {detail}"
-            )
+            counts = f"{events:,} entries, kept {kept:,}, {size:,} bytes{state}"
+            click.echo(f"{began:%Y-%m-%d %H:%M} {action} {subject} by {by}: {counts} {detail}")
 
     in_database(show if records else look if dry_run else work)
 
@@ -209,7 +208,7 @@ async def tell(found: Settings, room_id: str | None, user_id: str | None = None)
     """Says in the log that something has left it: whoever remembers it reads it again (docs/log.md, `scrub`)."""
     import orjson
 
-    from eventlog.append import Entry, append
+    from eventlog.append import Entry, append, append_statement
     from eventlog.shards import shard_of
 
     body = {"room_id": room_id} if room_id is not None else {"user_id": user_id}
@@ -220,4 +219,4 @@ async def tell(found: Settings, room_id: str | None, user_id: str | None = None)
     async with await AsyncConnection.connect(
         found.dsn("writer", direct=True), autocommit=True, connect_timeout=found.database.connect_timeout
     ) as connection:
-        await append(connection, [], [entry])
+        await append(append_statement(connection, prepare=False), [], [entry])

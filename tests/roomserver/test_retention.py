@@ -1,4 +1,4 @@
-"""What leaves the log leaves a gap and nothing else: rooms go on, projections rebuild, readers answer, and each time there is a record."""
+"""What leaves the log leaves a gap and nothing else: rooms go on, projections rebuild, and each time there is a record."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ async def test_rooms_go_on_and_projections_rebuild_after_everything_old_was_drop
     assert await differences(owner) == []
     assert await rows(owner, "select name from eventlog.retired()") == []
     recorded = await rows(
-        owner, "select subject, requested_by, events > 0, bytes > 0, ended_at is not null from eventlog.erasures order by id"
+        owner,
+        "select subject, requested_by, events > 0, bytes > 0, ended_at is not null from eventlog.erasures order by id",
     )
     assert recorded[:2] == [(name, "maintenance", True, True, True) for name in ("messages", "user entries")]
 
@@ -145,7 +146,9 @@ async def test_a_partition_waits_for_every_consumer(provisioned: str, owner: Asy
     assert await drop_expired(owner, "m", ALL, FOR_EVER) is not None
 
 
-async def test_a_partition_waits_for_what_nobody_judged(provisioned: str, owner: AsyncConnection, tmp_path: Path) -> None:
+async def test_a_partition_waits_for_what_nobody_judged(
+    provisioned: str, owner: AsyncConnection, tmp_path: Path
+) -> None:
     async with running(settings_for(provisioned, tmp_path)), talk(settings_for(provisioned, tmp_path)) as t:
         await say(t, await t.room(), 1)
     await owner.execute(
@@ -184,7 +187,9 @@ async def test_a_rooms_own_policy_lets_its_old_messages_go(
             await say(t, room, 10)
         done = await go_round(owner, SETTINGS)
         assert done.by_policy == 9
-        left = dict(await rows(owner, "select room_id, count(*) from eventlog.events where kind = 'm' group by room_id"))
+        left = dict(
+            await rows(owner, "select room_id, count(*) from eventlog.events where kind = 'm' group by room_id")
+        )
         assert left == {policed: 1, other: 10}
         assert await differences(owner) == []
         await say(t, policed, 5)
@@ -286,7 +291,9 @@ async def test_an_erased_user_is_in_the_rooms_and_says_nothing(
         life = Life(t, 7)
         await life.live(60)
         room = await t.room()
-        await t.writer.send([Draft(room, alice, "m.room.member", {"membership": "join", "displayname": "Alice W."}, alice)])
+        await t.writer.send(
+            [Draft(room, alice, "m.room.member", {"membership": "join", "displayname": "Alice W."}, alice)]
+        )
         await say(t, room, 10, sender=alice)
         theirs = await say(t, room, 3)
         before = await last_state(owner)
@@ -298,7 +305,9 @@ async def test_an_erased_user_is_in_the_rooms_and_says_nothing(
         assert await number(owner, "select count(*) from eventlog.events where json like '%%Alice W.%%'") == 1
         await erase_user(owner, alice, "dba", dry_run=False)
         assert await number(owner, "select count(*) from eventlog.events where json like '%%Alice W.%%'") == 0
-        said = await rows(owner, "select json::json ->> 'content' from eventlog.events where kind = 'm' and sender = %s", alice)
+        said = await rows(
+            owner, "select json::json ->> 'content' from eventlog.events where kind = 'm' and sender = %s", alice
+        )
         assert said == [("{}",)] * 10
         assert await last_state(owner) == before
         assert await differences(owner) == []
