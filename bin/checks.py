@@ -35,7 +35,7 @@ WALDEN_HOLD_SECONDS (4) and WALDEN_FUZZ_ROOM_VERSIONS ("6 12") make the tests of
 WALDEN_SPEC_DIR, a checkout of github:matrix-org/matrix-spec, holds every response of a test against the specification's schemas.
 Exit code: pytest's, or 1 when a linter complained.
 """
-KNOBS = ("WALDEN_KILL_", "WALDEN_HOLD_", "WALDEN_FUZZ_", "WALDEN_SPEC_")
+KNOBS = ("WALDEN_KILL_", "WALDEN_HOLD_", "WALDEN_FUZZ_", "WALDEN_SPEC_", "WALDEN_FAILOVER_")
 """Variables that tests have for themselves: how many rounds, how long, which seed."""
 MOST_WORKERS = 4
 MEMORY, MEMORY_BYTES = "/dev/shm", 4 << 30

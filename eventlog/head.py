@@ -28,6 +28,8 @@ SQL = Queries("eventlog", "head.sql")
 
 # Looked at even without a notice: one may be missed.
 LOOK_SECONDS = 1.0
+# Between attempts to reach a database that is away.
+MOST_PAUSE = 0.5
 # Verdicts kept for appends whose answer is still on its way.
 REMEMBERED = 20_000
 # Entries judged later than this after their append are looked up singly.
@@ -162,7 +164,7 @@ class Head:
                 _LOST.count += 1
                 log.warning("head lost its connection", error=str(error).strip(), again_in=delay)
                 await asyncio.sleep(delay)
-                delay = min(delay * 2, 5.0)
+                delay = min(delay * 2, MOST_PAUSE)
             except asyncio.CancelledError:
                 if not ready.done():
                     ready.cancel()

@@ -116,6 +116,7 @@ async def provision(dsn: str, replication_dsn: str, identity: Identity) -> list[
             replication_dsn, autocommit=True, replication="database", cursor_factory=AsyncClientCursor
         ) as walsender:
             for slot in missing:
-                await create_slot(walsender, slot)
+                # Kept in step on standbys where the server can do that: after a failover it is there.
+                await create_slot(walsender, slot, failover=True)
                 made.append(f"made replication slot {slot}")
     return made

@@ -33,6 +33,8 @@ TTL_SECONDS = 30.0
 MOST_SESSIONS = 50_000
 # How often the listening connection is asked whether it still lives.
 PROBE_SECONDS = 10.0
+# Between attempts to reach a database that is away.
+MOST_PAUSE = 0.5
 # "Last seen" is kept to the minute.
 SEEN_SECONDS = 60.0
 MOST_SEEN = 10_000
@@ -193,7 +195,7 @@ class SessionCache:
             finally:
                 self.listening = False
             await asyncio.sleep(delay)
-            delay = min(delay * 2, 5.0)
+            delay = min(delay * 2, MOST_PAUSE)
 
     async def _write_seen(self) -> None:
         while True:

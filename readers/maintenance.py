@@ -132,7 +132,7 @@ async def _move_slot(mover: AsyncConnection, slot: SlotName) -> None:
         if not found or found[0].lost:
             log.warning("the outputs slot is lost: making it again", slot=str(slot))
             await drop_slot(mover, slot)
-            await create_slot(mover, slot)
+            await create_slot(mover, slot, failover=True)
             return
         row = await (await mover.execute(SQL["wal_end"])).fetchone()
         assert row is not None

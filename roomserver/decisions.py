@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 import psycopg
 import structlog
@@ -36,6 +37,8 @@ LARGE_ROOM = 500
 # A transaction is visible microseconds after it was decoded, unless it waits for a synchronous standby.
 INVISIBLE_SECONDS = 0.001
 SLOW_SECONDS = 1.0
+# How long a commit under way is waited for by a process that is to end.
+COMMIT_SECONDS = 10.0
 
 
 class OwnershipLost(Exception):
@@ -306,7 +309,7 @@ class Decisions:
         batch = effects.encode(shard=self.shard, owner=self.owner, lsn=lsn, xids=self._xids)
         waited = 0.0
         try:
-            while not await self._try_commit(batch):
+            while not await _undisturbed(self._try_commit(batch)):
                 waited += INVISIBLE_SECONDS
                 if waited - INVISIBLE_SECONDS < SLOW_SECONDS <= waited:
                     log.warning("what the slot has delivered is not visible yet", shard=self.shard, lsn=lsn)
@@ -324,6 +327,22 @@ class Decisions:
         if statement is None or statement.connection is not self.live():
             statement = self._commit_statement = Statement(self.live(), "select roomserver.commit_v1($1::jsonb)")
         return await statement.run(batch) == [(b"t",)]
+
+
+async def _undisturbed(commit: Coroutine[Any, Any, bool]) -> bool:
+    """Runs a commit to its end, also when the process is asked to stop meanwhile.
+
+    Cancelled while it waits for a synchronous standby, it would be visible here without being safe there, and be acknowledged.
+    """
+    running = asyncio.ensure_future(commit)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        # If the standby does not answer, the connection is closed: that, other than cancelling, makes nothing visible.
+        await asyncio.wait([running], timeout=COMMIT_SECONDS)
+        if running.done() and not running.cancelled():
+            running.exception()
+        raise
 
 
 def lsn_text(lsn: int) -> str:

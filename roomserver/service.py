@@ -15,8 +15,10 @@ from datetime import datetime, timedelta
 import psycopg
 import structlog
 from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
 
 from eventlog import history
+from eventlog.faults import Retries
 from eventlog.history import Restored, Standing
 from eventlog.key_file import read_key
 from eventlog.pgoutput import Commit, Message
@@ -25,7 +27,7 @@ from eventlog.provision import Identity, check_identity, entries_publication, ro
 from eventlog.replication import Batch, Subscriber
 from eventlog.seen import Epochs, Seen, lineage, read_seen, write_seen
 from eventlog.settings import Settings
-from eventlog.slots import SlotLost, create_slot, drop_slot
+from eventlog.slots import Loss, SlotLost, create_slot, drop_slot
 from roomserver.decisions import Decisions, lsn_text
 from roomserver.entries import WANTED, Entry, from_row
 from roomserver.store import SQL
@@ -40,8 +42,10 @@ MAX_BYTES = 1 << 20
 # transaction of a writer may take.
 MARGIN = timedelta(hours=1)
 CHUNK = 500
-# Sessions in a row that end without having moved the position before the supervisor is left to decide.
-MAX_FAILURES = 30
+# Sessions in a row that end without having moved the position before the supervisor is left to decide, and the longest pause
+# between them: a failover is noticed as soon as it has happened.
+MAX_FAILURES = 120
+MOST_PAUSE = 0.5
 # How often a position without output is stored, so that an idle server's slot moves.
 IDLE_SECONDS = 10.0
 # How often the data directory is told how far the shard is.
@@ -82,7 +86,7 @@ class RoomServer:
                 if failures > MAX_FAILURES:
                     raise
                 log.warning("room server lost its connection", shard=self.shard, error=str(error).strip())
-                await asyncio.sleep(min(0.05 * 2**failures, 3.0))
+                await asyncio.sleep(min(0.05 * 2 ** min(failures, 10), MOST_PAUSE))
 
     async def _session(self) -> None:
         async with await self._connect() as connection:
@@ -101,6 +105,9 @@ class RoomServer:
                 remembering.cancel()
                 await asyncio.gather(remembering, return_exceptions=True)
                 await self.decisions.end()
+                if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                    # A commit that still waits for a standby: nothing may be asked, nor cancelled, on its connection.
+                    await connection.close()
                 with contextlib.suppress(psycopg.Error, asyncio.CancelledError):
                     if not connection.closed and not connection.broken:
                         await asyncio.shield(self._leave(connection))
@@ -152,6 +159,7 @@ class RoomServer:
                 wanted=WANTED,
                 start_lsn=self.lsn,
                 heartbeat=self._heartbeat,
+                retries=Retries(most=MOST_PAUSE),
             )
             try:
                 async with subscriber:
@@ -163,6 +171,11 @@ class RoomServer:
                         await self._take_batch(batch)
                         subscriber.confirm(batch.end_lsn)
             except SlotLost as loss:
+                if loss.loss is Loss.OTHER_HISTORY:
+                    # The slot may have come over to the new primary and be good: only the stored position means nothing there.
+                    log.warning("the stream is of another history", slot=str(slot), why=str(loss))
+                    self.lsn = 0
+                    continue
                 # The tables are the truth: work from them until a new slot can be made, then look once more.
                 log.warning("slot lost: working from the tables", slot=str(slot), why=str(loss))
                 self.decisions.metrics.slot_losses.inc()
@@ -243,7 +256,7 @@ class RoomServer:
             async with await AsyncConnection.connect(replication, autocommit=True, replication="database") as walsender:
                 # One that was invalidated is there, but of no use.
                 await drop_slot(walsender, slot)
-                await create_slot(walsender, slot)
+                await create_slot(walsender, slot, failover=True)
 
         try:
             while making is None or not making.done() or making.exception() is not None:
