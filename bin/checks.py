@@ -31,7 +31,8 @@ Usage: bin/test [fast | lint] [PYTEST ARGUMENT...]
 
 Without a PATH, tests run side by side, one on each core (at most four). A PostgreSQL 18
 cluster runs while the tests do (under another account if you are root). WALDEN_KILL_ROUNDS (default 4), WALDEN_KILL_SEED,
-WALDEN_HOLD_SECONDS (4) and WALDEN_FUZZ_ROOM_VERSIONS ("6 12") make the tests of kills, open transactions and bad input longer.
+WALDEN_HOLD_SECONDS (4), WALDEN_FUZZ_ROOM_VERSIONS ("6 12") and WALDEN_FAILOVER_ROUNDS (1) make the tests of kills, open
+transactions, bad input and failovers longer.
 WALDEN_SPEC_DIR, a checkout of github:matrix-org/matrix-spec, holds every response of a test against the specification's schemas.
 Exit code: pytest's, or 1 when a linter complained.
 """
