@@ -172,10 +172,9 @@ class RoomServer:
                         subscriber.confirm(batch.end_lsn)
             except SlotLost as loss:
                 if loss.loss is Loss.OTHER_HISTORY:
-                    # The slot may have come over to the new primary and be good: only the stored position means nothing there.
-                    log.warning("the stream is of another history", slot=str(slot), why=str(loss))
-                    self.lsn = 0
-                    continue
+                    # The slot may have come over to the new primary and be good there. The session begins again, for it is what
+                    # tells a failover.
+                    raise psycopg.OperationalError(str(loss)) from loss
                 # The tables are the truth: work from them until a new slot can be made, then look once more.
                 log.warning("slot lost: working from the tables", slot=str(slot), why=str(loss))
                 self.decisions.metrics.slot_losses.inc()
