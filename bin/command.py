@@ -322,6 +322,15 @@ def psql(arguments: tuple[str, ...], role: str) -> None:
         become_psql(settings().dsn(role), arguments)  # type: ignore[arg-type]
 
 
+@main.command()
+def connections() -> None:
+    """Show how many connections of which kind each process holds, and which may go through PgBouncer."""
+    from bin.connections import as_markdown
+
+    with told():
+        click.echo(as_markdown(settings()), nl=False)
+
+
 @main.group()
 def config() -> None:
     """About the settings."""

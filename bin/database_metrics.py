@@ -46,7 +46,7 @@ async def database_metrics(settings: Settings) -> list[Metric]:
         return [up, took]
     known = {one.name for one in components(settings)} | {"api", "federation", *READERS}
     ours = [one for one in status.components if one.name in known]
-    return [up, took, *_components(ours), *_slots(status.slots), *_waiting(status)]
+    return [up, took, *_components(ours), *_slots(status.slots), *_abandoned(status.abandoned), *_waiting(status)]
 
 
 def _components(found: Iterable[Component]) -> list[Metric]:
@@ -91,6 +91,9 @@ def _slots(found: Iterable[dict[str, Any]]) -> list[Metric]:
     unconfirmed = GaugeMetricFamily(
         "walden_slot_unconfirmed_bytes", "WAL that a consumer has not confirmed.", labels=["slot"]
     )
+    catalogs = GaugeMetricFamily(
+        "walden_slot_catalog_xmin_age", "Transactions for which VACUUM cannot clean catalogs.", labels=["slot"]
+    )
     state = GaugeMetricFamily("walden_slot_wal_status", "Slots in each wal_status.", labels=["slot", "status"])
     for role, slots in sorted(by_role.items()):
         count.add_metric([role], len(slots))
@@ -98,13 +101,22 @@ def _slots(found: Iterable[dict[str, Any]]) -> list[Metric]:
             (safe, "safe_wal_size", min),
             (retained, "restart_lag", max),
             (unconfirmed, "confirmed_lag", max),
+            (catalogs, "catalog_xmin_age", max),
         ):
             values = [one[key] for one in slots if one[key] is not None]
             if values:
                 family.add_metric([role], worst(values))
         for status in WAL_STATUSES:
             state.add_metric([role, status], sum(one["wal_status"] == status for one in slots))
-    return [count, safe, retained, unconfirmed, state]
+    return [count, safe, retained, unconfirmed, catalogs, state]
+
+
+def _abandoned(found: list[dict[str, Any]]) -> list[Metric]:
+    count = GaugeMetricFamily("walden_abandoned_slots", "Slots of the cluster that nobody uses and that hold back WAL.")
+    count.add_metric([], len(found))
+    retained = GaugeMetricFamily("walden_abandoned_slot_bytes", "WAL that the worst of them keeps on disk.")
+    retained.add_metric([], max((one["retained"] for one in found), default=0))
+    return [count, retained]
 
 
 def _waiting(status: Status) -> list[Metric]:

@@ -7,6 +7,13 @@ select current_setting('server_version_num')::int as version,
        current_setting('max_wal_senders')::int as senders,
        (select count(*) from pg_catalog.pg_stat_replication)::int as senders_used,
        current_setting('max_connections')::int as connections,
+       current_setting('superuser_reserved_connections')::int
+           + coalesce(current_setting('reserved_connections', true), '0')::int as reserved_connections,
+       (select count(*) from pg_catalog.pg_stat_activity
+        where backend_type = 'client backend' and pid <> pg_backend_pid()
+          and not (datname = current_database() and application_name like 'walden %%'))::int as foreign_sessions,
+       current_database() as database,
+       (select datconnlimit from pg_catalog.pg_database where datname = current_database()) as database_limit,
        (select setting::bigint from pg_catalog.pg_settings where name = 'max_slot_wal_keep_size') as slot_wal_megabytes,
        (select setting::bigint from pg_catalog.pg_settings where name = 'wal_sender_timeout') as sender_timeout_ms,
        current_setting('fsync') as fsync,

@@ -11,9 +11,12 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from bin.connections import totals
 from bin.findings import Finding, error, fine, warning
 from bin.initialise import NEWEST, OLDEST
 from bin.logins import GROUPS
+from bin.slot_checks import abandoned_slots, check_abandoned, check_slots, durable_slots
+from bin.standbys import check_standbys
 from eventlog.configuration import ConfigurationError, Role, Settings
 from eventlog.key_file import read_key
 from eventlog.migrations import applied, migration_names
@@ -23,16 +26,12 @@ from eventlog.provision import (
     WrongInstallation,
     check_identity,
     entries_publication,
-    outputs_slot,
-    roomserver_slot,
 )
 from eventlog.queries import Queries
-from eventlog.slots import SlotHealth, database_oid, slot_health
+from eventlog.slots import database_oid, slot_health
 
 QUERIES = Queries("bin", "doctor.sql")
 CLOCK_WARNS, CLOCK_FAILS = 2.0, 60.0
-CONNECTIONS_PER_PROCESS = 4
-"""Beyond its pools: for LISTEN, the stream, heartbeats and the position shown to `walden status`."""
 
 RIGHTS: tuple[tuple[str, str, str, bool], ...] = (
     ("execute", "eventlog.append_v1(jsonb)", "walden_writer", True),
@@ -62,8 +61,10 @@ async def check_database(settings: Settings, connection: AsyncConnection) -> lis
     found += [one async for one in _identity(settings, connection)]
     found += [one async for one in _publications(settings, connection)]
     oid = await database_oid(connection)
-    wanted = [str(roomserver_slot(oid, shard)) for shard in range(settings.log.shards)] + [str(outputs_slot(oid))]
-    found += _slots(wanted, {one.slot_name: one for one in await slot_health(connection)})
+    wanted = durable_slots(oid, settings.log.shards)
+    found += check_slots(wanted, {one.slot_name: one for one in await slot_health(connection)}, server["version"])
+    found += check_abandoned(await abandoned_slots(connection, wanted))
+    found += await check_standbys(settings, connection, wanted)
     found += [one async for one in _rights(connection)]
     for row in await _rows(connection, "long_transactions"):
         text = f"process {row['pid']} ({row['application_name']}) in {row['datname']} holds a transaction, {row['seconds']} s"
@@ -99,12 +100,11 @@ def _server(server: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _headroom(settings: Settings, server: dict[str, Any]) -> Iterator[Finding]:
-    processes = settings.client.processes
-    # One stream per shard and one per API process; one slot more for the readers to copy, a few for restarts.
-    streams = settings.log.shards + processes
+    need = totals(settings)
+    # Slots: one for each stream and one more for the readers to copy; then a few for restarts.
     for name, used, limit, more in (
-        ("max_replication_slots", server["slots_used"], server["slots"], streams + 3),
-        ("max_wal_senders", server["senders_used"], server["senders"], streams + 2),
+        ("max_replication_slots", server["slots_used"], server["slots"], need["stream"] + 3),
+        ("max_wal_senders", server["senders_used"], server["senders"], need["stream"] + 2),
     ):
         if limit < more:
             text = f"{name} is {limit}, and this installation wants {more} (in use by all: {used})"
@@ -114,10 +114,27 @@ def _headroom(settings: Settings, server: dict[str, Any]) -> Iterator[Finding]:
             yield warning("headroom", text, f"raise {name}, or drop slots that nobody uses")
         else:
             yield fine("headroom", f"{name}: {used} of {limit} in use")
-    wanted = (processes + settings.log.shards + 2) * (settings.database.pool_max + CONNECTIONS_PER_PROCESS)
-    if server["connections"] < wanted:
-        text = f"max_connections is {server['connections']}, and the pools may open {wanted}"
-        yield warning("headroom", text, f"lower database.pool_max, or alter system set max_connections = {2 * wanted}")
+    yield from _connections(settings, server, need["direct"] + (0 if settings.pooler else need["pooled"]))
+
+
+def _connections(settings: Settings, server: dict[str, Any], most: int) -> Iterator[Finding]:
+    """Whether the sessions of this machine's processes have room beside those of others (`walden connections`)."""
+    by_kind = "`walden connections` tells which"
+    past = ", beside what the pooler opens" if settings.pooler else ""
+    room = server["connections"] - server["reserved_connections"] - server["foreign_sessions"]
+    if room < most:
+        text = (
+            f"Walden may open {most} sessions here{past}, and {room} of {server['connections']} connections are left to it "
+            f"({server['foreign_sessions']} are others', {server['reserved_connections']} are reserved); {by_kind}"
+        )
+        more = server["connections"] + most - room + 20
+        remedy = f"lower database.pool_max, put PgBouncer in between, or alter system set max_connections = {more}"
+        yield warning("connections", text, remedy)
+    elif -1 < server["database_limit"] < most:
+        text = f"the database takes {server['database_limit']} connections, and Walden may open {most}{past}; {by_kind}"
+        yield warning("connections", text, f"alter database {server['database']} connection limit {most + 10}")
+    else:
+        yield fine("connections", f"at most {most} sessions{past}, {room} of {server['connections']} are left to them")
 
 
 def _clock(theirs: float) -> Iterator[Finding]:
@@ -167,21 +184,6 @@ async def _publications(settings: Settings, connection: AsyncConnection) -> Asyn
             yield error("publications", f"{name} has been changed: it must publish inserts alone, by the root", remedy)
         else:
             yield fine("publications", name)
-
-
-def _slots(wanted: list[str], present: dict[str, SlotHealth]) -> Iterator[Finding]:
-    for name in wanted:
-        slot = present.get(name)
-        if slot is None:
-            yield warning("slots", f"{name} is missing", "run `walden init`; consumers work from the tables meanwhile")
-        elif slot.lost:
-            text = f"{name} is lost ({slot.invalidation_reason or slot.wal_status})"
-            yield warning("slots", text, "its consumer makes it again; give max_slot_wal_keep_size more room")
-        elif slot.wal_status == "unreserved":
-            text = f"{name} is about to be lost: it holds back {(slot.restart_lag or 0) >> 20} MiB"
-            yield warning("slots", text, "see why its consumer is behind (`walden status`)")
-        else:
-            yield fine("slots", f"{name} holds back {(slot.restart_lag or 0) >> 10} kiB")
 
 
 async def _rights(connection: AsyncConnection) -> AsyncIterator[Finding]:

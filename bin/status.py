@@ -14,12 +14,13 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from bin.slot_checks import abandoned_slots, durable_slots
 from bin.supervision import Supervisor
 from eventlog.configuration import Settings
 from eventlog.presence import Shown, parse
 from eventlog.queries import Queries
 from eventlog.settings import Role
-from eventlog.slots import SlotHealth, slot_health
+from eventlog.slots import SlotHealth, database_oid, slot_health
 
 QUERIES = Queries("bin", "status.sql")
 
@@ -43,6 +44,8 @@ class Status:
     server_name: str
     components: list[Component]
     slots: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    abandoned: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    """Slots of the whole cluster that nobody uses and that hold something back, with the command that frees it."""
     quarantine: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     unjudged: int = 0
     deferred: int = 0
@@ -76,6 +79,8 @@ async def read_status(settings: Settings, role: Role = "owner", margin: str = "1
     ) as connection:
         healths = await slot_health(connection)
         status.slots = [_slot(one) for one in healths]
+        wanted = durable_slots(await database_oid(connection), settings.log.shards)
+        status.abandoned = [dataclasses.asdict(one) for one in await abandoned_slots(connection, wanted)]
         status.quarantine = [_plain(row) for row in await _rows(connection, "quarantine")]
         heads = await _room_servers(connection, status, healths, margin)
         await _presences(connection, status, heads, healths)
@@ -168,12 +173,23 @@ def as_text(status: Status) -> str:
     lines += _table(rows) if status.components else ["No component runs on this machine."]
     if status.error:
         return "\n".join([*lines, "", f"The database cannot be asked: {status.error}", ""])
-    slots = [("slot", "state", "WAL status", "unconfirmed", "holds back")]
+    slots = [("slot", "state", "WAL status", "unconfirmed", "holds back", "safe for", "catalogs held")]
     slots += [
-        (one["name"], one["state"], one["wal_status"] or "-", _bytes(one["confirmed_lag"]), _bytes(one["restart_lag"]))
+        (
+            one["name"],
+            one["state"],
+            one["wal_status"] or "-",
+            _bytes(one["confirmed_lag"]),
+            _bytes(one["restart_lag"]),
+            _bytes(one["safe_wal_size"]),
+            f"{one['catalog_xmin_age'] or 0} xids",
+        )
         for one in status.slots
     ]
     lines += ["", *(_table(slots) if status.slots else ["There are no replication slots: run `walden init`."])]
+    for one in status.abandoned:
+        lines.append(f"Nobody uses the {one['kind']} slot {one['name']}, which holds back {_bytes(one['retained'])}.")
+        lines.append(f"  If nobody will need it: {one['command']}")
     lines += ["", f"Deferred: {status.deferred}. In quarantine: {len(status.quarantine)}."]
     lines += [f"  entry {one['entry']} {one['event_id'] or ''}: {one['error']}" for one in status.quarantine]
     return "\n".join([*lines, ""])

@@ -138,6 +138,10 @@ class Database:
     pool_max: int = setting(8, "Connections a process opens at most per role.", minimum=1)
     prepare: bool = setting(True, "Prepare pooled statements. Off: for a pooler that cannot keep them apart.")
     connect_timeout: int = setting(10, "Seconds to wait for a connection.", minimum=1)
+    patroni: tuple[str, ...] = setting(
+        (),
+        "Addresses of Patroni's REST interface (http://host:8008), for the doctor to ask whether it spares the slots.",
+    )
     embedded_shared_buffers: str = setting("128MB", "shared_buffers of the embedded database.")
     embedded_max_connections: int = setting(120, "max_connections of the embedded database.", minimum=20)
     embedded_max_slot_wal: str = setting("4GB", "max_slot_wal_keep_size of the embedded database.")

@@ -15,7 +15,6 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -59,7 +58,11 @@ def patroni_python() -> Path:
         if not _runs(str(python), "import patroni, psycopg, etcd"):
             shutil.rmtree(folder, ignore_errors=True)
             # Ours may lie below a closed folder: then the machine's own does.
-            candidates = (getattr(sys, "_base_executable", sys.executable), "/usr/bin/python3", "/usr/local/bin/python3")
+            candidates = (
+                getattr(sys, "_base_executable", sys.executable),
+                "/usr/bin/python3",
+                "/usr/local/bin/python3",
+            )
             base = next((one for one in candidates if _runs(one, "import venv")), None)
             if base is None:
                 raise LookupError("an unprivileged user can run no Python on this machine")
@@ -214,7 +217,9 @@ class PatroniCluster:
         self._until(self._synchronous, "a synchronous standby")
 
     def _synchronous(self) -> bool:
-        query = "select count(*) from pg_stat_replication where sync_state in ('sync', 'quorum') and state = 'streaming'"
+        query = (
+            "select count(*) from pg_stat_replication where sync_state in ('sync', 'quorum') and state = 'streaming'"
+        )
         with contextlib.suppress(psycopg.Error, OSError):
             leader = self.leader()
             if leader is None or self.execute(query, leader, "postgres")[0][0] != 1:
@@ -226,7 +231,12 @@ class PatroniCluster:
 
     def start(self, node: Node) -> None:
         """Start a node's Patroni, which starts its PostgreSQL."""
-        command = [*unprivileged(), str(self._python), str(self._python.with_name("patroni")), str(node.folder / "patroni.yml")]
+        command = [
+            *unprivileged(),
+            str(self._python),
+            str(self._python.with_name("patroni")),
+            str(node.folder / "patroni.yml"),
+        ]
         environment = {"PATH": f"{self.bin}:/usr/bin:/bin", "HOME": str(node.folder), "LC_ALL": "C.UTF-8"}
         with (node.folder / "log").open("ab") as log:
             node.process = subprocess.Popen(
@@ -276,7 +286,11 @@ class PatroniCluster:
         client, peer = f"http://127.0.0.1:{self.etcd_port}", f"http://127.0.0.1:{free_port()}"
         command = [*unprivileged(), ETCD, f"--data-dir={folder}", "--name=only", "--unsafe-no-fsync"]
         command += [f"--listen-client-urls={client}", f"--advertise-client-urls={client}"]
-        command += [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=only={peer}"]
+        command += [
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=only={peer}",
+        ]
         with (self.root / "etcd.log").open("ab") as log:
             self._etcd = subprocess.Popen(command, cwd=folder, env={}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 

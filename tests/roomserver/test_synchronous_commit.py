@@ -19,7 +19,9 @@ from tests.matrix.room_dag import RoomDag
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
-WAITS = "select count(*) from pg_stat_activity where wait_event = 'SyncRep' and application_name like 'walden roomserver%'"
+WAITS = (
+    "select count(*) from pg_stat_activity where wait_event = 'SyncRep' and application_name like 'walden roomserver%'"
+)
 JUDGED = "select count(*) from eventlog.outputs"
 
 
