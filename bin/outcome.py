@@ -13,6 +13,11 @@ import click
 
 from eventlog.configuration import ConfigurationError, Settings, load_settings
 
+
+class RecoveryError(Exception):
+    """It cannot be recovered so; the message says why and what would do."""
+
+
 FAILED, USAGE, CONFIGURATION, ABSENT = 1, 2, 3, 4
 
 
@@ -32,7 +37,6 @@ def told() -> Iterator[None]:
     from bin.embedded import EmbeddedError
     from bin.initialise import InitialiseError
     from bin.places import PlacesError
-    from bin.recovery import RecoveryError
     from bin.starting import StartError
     from bin.supervision import AlreadyRunning
     from eventlog.faults import Failure

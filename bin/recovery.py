@@ -24,6 +24,9 @@ from bin.initialise import (
     replication_dsns,
     stale_logins,
 )
+
+# Not from here: who asks for its name should not import the room server, and with it what counts before it is known where.
+from bin.outcome import RecoveryError as RecoveryError
 from bin.supervision import running_pid
 from eventlog import history
 from eventlog.configuration import Settings
@@ -40,10 +43,6 @@ from roomserver.store import SQL as ROOM_SERVER
 QUERIES: Final = Queries("bin", "recovery.sql")
 REPLAY_SECONDS: Final = 3600.0
 """How long the server may replay WAL before recover gives up; it can be run again."""
-
-
-class RecoveryError(Exception):
-    """It cannot be recovered so; the message says why and what would do."""
 
 
 @dataclass(slots=True)
