@@ -158,6 +158,8 @@ def test_what_runs_under_patroni_is_noticed_and_its_silence_is_a_finding(
     assert "database.patroni" in found["patroni"].remedy
     assert "synchronous_mode" in found["standbys"].remedy
     environ = {"WALDEN_DATABASE_DSN": cluster.dsn("walden"), "WALDEN_DATA_DIR": str(settings.server.data_dir)}
-    silent = load_settings(environ | {"WALDEN_DATABASE_PATRONI": "http://127.0.0.1:1", "WALDEN_SERVER_NAME": "a.example"})
+    silent = load_settings(
+        environ | {"WALDEN_DATABASE_PATRONI": "http://127.0.0.1:1", "WALDEN_SERVER_NAME": "a.example"}
+    )
     (finding,) = [one for one in examine(silent) if one.check == "patroni"]
     assert (finding.level, "cannot be asked" in finding.text) == ("error", True)
