@@ -26,13 +26,16 @@ from eventlog.provision import Identity, check_identity
 from eventlog.sessions import SessionCache
 from eventlog.settings import ConfigurationError, Settings
 from eventlog.typing_messages import message_key
+from readers.notifications.resources import add_routes as add_notification_routes
 from readers.rooms.places import Places
 from readers.rooms.routes import add_routes as add_room_routes
 from readers.rooms.rows import Forms
 from readers.rooms.timeline import Timelines
+from readers.search.routes import add_routes as add_search_routes
 from readers.sync.old import add_routes as add_old_sync_routes
 from readers.sync.resources import add_routes as add_sync_routes
 from readers.sync.service import SyncService
+from readers.userdirectory.resources import add_routes as add_user_directory_routes
 from writer.log_writer import LogWriter
 from writer.passwords import Passwords
 from writer.rate_limits import RateLimits
@@ -143,7 +146,13 @@ def _old_sync(process: Process) -> None:
     add_old_sync_routes(process.routes, process.sync, timelines, Places(pool, process.head, shards))
 
 
-READERS: tuple[Callable[[Process], None], ...] = (_sync, _old_sync, _rooms)
+def _projections(process: Process) -> None:
+    add_search_routes(process.routes, process.reader_pool, process.settings)
+    add_user_directory_routes(process.routes, process.reader_pool)
+    add_notification_routes(process.routes, process.reader_pool)
+
+
+READERS: tuple[Callable[[Process], None], ...] = (_sync, _old_sync, _rooms, _projections)
 """What adds the endpoints of the readers that answer in this process."""
 
 

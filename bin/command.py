@@ -230,30 +230,42 @@ def doctor(as_json: bool) -> None:
 def rebuild(name: str, check: bool, as_json: bool) -> None:
     """Make the projection NAME, or `all`, again from the log, where it is not what the log says.
 
-    `walden rebuild list` names the projections: tables of the schema roomserver. Stop Walden first; with --check it may
-    run. All of the log is read. Can be broken off and begun again.
+    `walden rebuild list` names the projections: tables of the schema roomserver, for which Walden has to be stopped first
+    (with --check it may run), and schemas of readers (search, userdirectory, notifications), which are emptied and filled
+    again while Walden runs, with progress shown; `all --check` leaves these out. All of the log is read. Can be broken off
+    and begun again.
     """
     import asyncio
     import dataclasses
     import json
 
-    from bin.rebuilding import MOST_SHOWN, mend
+    from bin.rebuilding import MOST_SHOWN, mend, refill
     from bin.rebuilding import check as compare
     from bin.running import database_running
+    from eventlog.settings import PROJECTIONS as OF_READERS
     from roomserver.projections import PROJECTIONS
 
+    known = [*PROJECTIONS, *OF_READERS]
     if name == "list":
-        click.echo("\n".join(PROJECTIONS))
+        click.echo("\n".join(known))
         return
-    if name != "all" and name not in PROJECTIONS:
-        fail(f"there is no projection {name}; there are {', '.join(PROJECTIONS)}, and `all`", USAGE)
-    names = list(PROJECTIONS) if name == "all" else [name]
+    if name != "all" and name not in known:
+        fail(f"there is no projection {name}; there are {', '.join(known)}, and `all`", USAGE)
+    names = [one for one in PROJECTIONS if name in ("all", one)]
+    of_readers = [one for one in OF_READERS if name in ("all", one)]
+    if check and not names:
+        fail(f"{name} is not held against the log: rebuild it, which takes nothing from a running server", USAGE)
     with told():
         found = settings()
         with database_running(found):
             if not check:
                 mended = asyncio.run(mend(found, names))
-                rows = "\n".join(f"{one}: {count} rows mended" for one, count in mended.items())
+                for one in of_readers:
+                    mended[one] = asyncio.run(refill(found, one, lambda sentence: click.echo(sentence, err=True)))
+                rows = "\n".join(
+                    f"{one}: {count} {'outputs taken in' if one in of_readers else 'rows mended'}"
+                    for one, count in mended.items()
+                )
                 click.echo(json.dumps(mended, indent=2) if as_json else rows)
                 return
             wrong = asyncio.run(compare(found, names))

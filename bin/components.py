@@ -7,9 +7,14 @@ first. Adding a reader is one line in READERS.
 import dataclasses
 
 from eventlog.configuration import Settings
+from eventlog.settings import PROJECTIONS
 
 READERS: dict[str, str] = {
     "maintenance": "readers.maintenance:run",
+    "projections": "readers.projections:run",
+    "search": "readers.projections:run_search",
+    "userdirectory": "readers.projections:run_userdirectory",
+    "notifications": "readers.projections:run_notifications",
 }
 """Readers that run as processes of their own, by the name on the command line: `module:function` of `async run(settings)`."""
 
@@ -36,11 +41,18 @@ def components(settings: Settings) -> list[Component]:
         found.append(Component("metrics", ("metrics",), 15))
     shards = range(settings.log.shards)
     found += [Component(f"roomserver-{shard}", ("roomserver", "--shard", str(shard)), 20) for shard in shards]
-    found += [Component(name, ("reader", name), 30) for name in READERS]
+    found += [Component(name, ("reader", name), 30) for name in READERS if keepers(settings).get(name) != ()]
     found.append(Component("api", ("api",), 40, "TERM", 35))
     if federation_apart(settings):
         found.append(Component("federation", ("api", "--federation"), 40, "TERM", 35))
     return found
+
+
+def keepers(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """By process, the projections that it keeps: one process for all that are not named in readers.apart."""
+    apart = [name for name in PROJECTIONS if name in settings.readers.apart]
+    together = tuple(name for name in PROJECTIONS if name not in apart)
+    return {"projections": together} | {name: (name,) if name in apart else () for name in PROJECTIONS}
 
 
 def federation_apart(settings: Settings) -> bool:

@@ -14,12 +14,13 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
+from bin.components import keepers
 from bin.slot_checks import abandoned_slots, durable_slots
 from bin.supervision import Supervisor
 from eventlog.configuration import Settings
 from eventlog.presence import Shown, parse
 from eventlog.queries import Queries
-from eventlog.settings import Role
+from eventlog.settings import PROJECTIONS, Role
 from eventlog.slots import SlotHealth, database_oid, slot_health
 
 QUERIES = Queries("bin", "status.sql")
@@ -83,6 +84,7 @@ async def read_status(settings: Settings, role: Role = "owner", margin: str = "1
         status.abandoned = [dataclasses.asdict(one) for one in await abandoned_slots(connection, wanted)]
         status.quarantine = [_plain(row) for row in await _rows(connection, "quarantine")]
         heads = await _room_servers(connection, status, healths, margin)
+        await _projections(settings, connection, status)
         await _presences(connection, status, heads, healths)
         wal_end = (await _rows(connection, "wal_end"))[0]["pg_current_wal_lsn"]
         for one in status.components:
@@ -108,6 +110,19 @@ async def _room_servers(
         # With the slot lost there is no telling in bytes how much the room server has before it.
         one.lag_bytes = _lag(healths, f"_roomserver_s{shard}_") if waiting["waiting"] else 0
     return [heads[shard] for shard in sorted(heads)]
+
+
+async def _projections(settings: Settings, connection: AsyncConnection, status: Status) -> None:
+    """Processes that keep projections: the hindmost projection of each counts."""
+    behind = {row["component"]: row for row in await _rows(connection, "projections", names=list(PROJECTIONS))}
+    for process, names in keepers(settings).items():
+        found = [behind[name] for name in names if name in behind]
+        if found:
+            hindmost = min(found, key=lambda row: int(row["position"]))
+            one = _named(status, process, hindmost["pid"])
+            one.position, one.lag_seconds = hindmost["position"], round(hindmost["seconds"], 3)
+            # It follows no slot, so there are no bytes to name.
+            one.lag_bytes = None if hindmost["behind"] else 0
 
 
 async def _presences(connection: AsyncConnection, status: Status, heads: list[int], healths: list[SlotHealth]) -> None:

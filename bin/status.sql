@@ -17,6 +17,18 @@ from (
     order by e.id limit 10000
 ) e left join roomserver.deferred d on d.entry = e.id
 
+-- projections --
+-- How far projections are over all shards, by how many outputs behind the room server, and the age of the oldest of these.
+select p.component, max(p.pid) as pid, sum(p.position)::bigint as position, sum(r.position - p.position)::bigint as behind,
+       coalesce(max(extract(epoch from now() - eventlog.entry_time(o.entry))), 0)::float8 as seconds
+from eventlog.positions p
+join eventlog.positions r on r.component = 'roomserver' and r.shard = p.shard
+left join lateral (
+    select n.entry from eventlog.outputs n where n.shard = p.shard and n.position = p.position + 1 limit 1
+) o on true
+where p.component = any(%(names)s)
+group by p.component
+
 -- next_output --
 -- The age of the first output of a shard after a position.
 select extract(epoch from now() - eventlog.entry_time(entry))::float8

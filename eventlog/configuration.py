@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin
 
 from psycopg.conninfo import conninfo_to_dict
 
-from eventlog.settings import ConfigurationError, Listen, Role, Settings
+from eventlog.settings import PROJECTIONS, ConfigurationError, Listen, Role, Settings
 
 __all__ = [
     "ConfigurationError",
@@ -239,6 +239,8 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError("database.pool_min is greater than database.pool_max")
     if settings.registration.mode == "shared-secret" and not settings.registration.shared_secret:
         raise ConfigurationError("registration.mode is shared-secret: set registration.shared_secret as well")
+    if strange := sorted(set(settings.readers.apart) - set(PROJECTIONS)):
+        raise ConfigurationError(f"readers.apart names {', '.join(strange)}: there are {', '.join(PROJECTIONS)}")
     if settings.embedded and settings.database.direct_dsn:
         raise ConfigurationError("database.direct_dsn is set but database.dsn is not: set both or none")
     for field in ("dsn", "direct_dsn", *(f"{role}_dsn" for role in get_args(Role) if role != "owner")):

@@ -69,9 +69,9 @@ class Tallies:
         self._counts: dict[tuple[str, ...], int] = {}
         _kept.add(self)
 
-    def add(self, *values: str) -> None:
-        """Counts one."""
-        self._counts[values] = self._counts.get(values, 0) + 1
+    def add(self, *values: str, count: int = 1) -> None:
+        """Counts one, or several."""
+        self._counts[values] = self._counts.get(values, 0) + count
 
     def hand_over(self) -> None:
         """Adds what was counted since the last time to the counters."""

@@ -205,6 +205,38 @@ class RateLimits:
     registration_burst: int = setting(3, "Burst of registrations.", minimum=1)
 
 
+PROJECTIONS = ("search", "userdirectory", "notifications")
+"""What readers keep in tables of their own."""
+
+LANGUAGES = (
+    "simple", "arabic", "armenian", "basque", "catalan", "danish", "dutch", "english", "finnish", "french", "german", "greek",
+    "hindi", "hungarian", "indonesian", "irish", "italian", "lithuanian", "nepali", "norwegian", "portuguese", "romanian",
+    "russian", "serbian", "spanish", "swedish", "tamil", "turkish", "yiddish",
+)  # fmt: skip
+"""PostgreSQL's own text search configurations, as 15 and newer have them."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Readers:
+    """The processes that keep what readers make of the log: search, user directory, notifications."""
+
+    apart: tuple[str, ...] = setting(
+        (),
+        "Projections with a process of their own (search, userdirectory, notifications). The others share one.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Search:
+    """Full-text search."""
+
+    language: str = setting(
+        "simple",
+        "Whose word forms are found as one; simple finds words as they are written. After a change: walden rebuild search.",
+        choices=LANGUAGES,
+    )
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class AppServices:
     """Application services (bridges and bots)."""
@@ -240,6 +272,8 @@ class Settings:
     retention: Retention
     registration: Registration
     rate_limits: RateLimits
+    readers: Readers
+    search: Search
     appservices: AppServices
     media: Media
     logging: Logging

@@ -1,5 +1,6 @@
 -- What each component may do. Run after every migration; grants are idempotent.
 revoke all on schema eventlog, roomserver, writer, history from public;
+revoke all on schema search, userdirectory, notifications from public;
 revoke execute on all functions in schema eventlog, roomserver, writer from public;
 
 grant usage on schema eventlog, roomserver to walden_writer, walden_roomserver, walden_reader, walden_maintenance;
@@ -40,3 +41,8 @@ grant insert, update on eventlog.positions to walden_maintenance;
 
 grant select on all tables in schema history to walden_history, walden_reader, walden_maintenance;
 grant execute on all functions in schema history to walden_history, walden_reader, walden_maintenance;
+
+-- Projections of readers: each is made by its reader and rebuilt by whoever may reset it.
+grant usage on schema search, userdirectory, notifications to walden_reader, walden_maintenance;
+grant select, insert, update, delete, truncate on all tables in schema search, userdirectory, notifications to walden_reader;
+grant select on all tables in schema search, userdirectory, notifications to walden_maintenance;

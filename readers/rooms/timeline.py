@@ -158,8 +158,8 @@ class Timelines:
             return f"page_{way}", parameters, plain
         parameters |= {
             "scan": SCAN,
-            "types": None if wanted.types is None else [_like(pattern) for pattern in wanted.types],
-            "not_types": [_like(pattern) for pattern in wanted.not_types or ()],
+            "types": None if wanted.types is None else [like(pattern) for pattern in wanted.types],
+            "not_types": [like(pattern) for pattern in wanted.not_types or ()],
             "senders": None if wanted.senders is None else list(wanted.senders),
             "not_senders": list(wanted.not_senders or ()),
         }
@@ -299,7 +299,7 @@ def takes(access: Access, wanted: RoomEventFilter, row: Row) -> bool:
     return has_url is wanted.contains_url
 
 
-def _like(pattern: str) -> str:
+def like(pattern: str) -> str:
     """A type of a filter as a LIKE pattern: "A * can be used as a wildcard to match any sequence of characters"."""
     text = safe(pattern)
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_").replace("*", "%")

@@ -7,7 +7,6 @@ not mentioned is found once. Source: client-server API, "Receiving notifications
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,10 +20,6 @@ from readers.sync.outputs import Output
 
 MOST_FACTS: Final = 500
 """Events kept parsed: a message is evaluated for everybody who waits within the same moment."""
-MAIN: Final = "main"
-HOPS: Final = 3
-"""Relations followed to find an event's thread: "a maximum of 3 hops is recommended"."""
-
 TYPES: Final = ("m.room.message", "m.room.encrypted", "m.room.tombstone", "m.call.invite")
 """Types of events that the default rules can notify a member of, mentions aside."""
 
@@ -85,32 +80,3 @@ class Notifications:
             if len(self._facts) > MOST_FACTS:
                 self._facts.popitem(last=False)
         return facts
-
-
-def relation_of(content: Any) -> tuple[str, str] | None:
-    """(rel_type, event id) that a content relates to."""
-    relation = content.get("m.relates_to") if isinstance(content, dict) else None
-    if not isinstance(relation, dict):
-        return None
-    kind, target = relation.get("rel_type"), relation.get("event_id")
-    return (kind, target) if isinstance(kind, str) and isinstance(target, str) else None
-
-
-def thread_of(content: Any, find: Callable[[str], Any]) -> str | None:
-    """The thread an event is in: its root's id, or `main`; None when an event on the way is not at hand.
-
-    `find` gives the content of an event by id, None when it is not at hand, and an empty object when there is none.
-    """
-    for hop in range(HOPS + 1):
-        relation = relation_of(content)
-        if relation is None:
-            return MAIN
-        kind, target = relation
-        if kind == "m.thread":
-            return target
-        if hop == HOPS:
-            return MAIN
-        content = find(target)
-        if content is None:
-            return None
-    return MAIN

@@ -17,10 +17,11 @@ from psycopg import AsyncConnection
 
 from matrix.push_evaluation import DEFAULT_EVALUATOR, Evaluator, compile_ruleset
 from matrix.push_rules import PushRuleset
+from matrix.relations import HOPS, MAIN, relation_of, thread_of
 from readers.sync.bases import Bases
 from readers.sync.events import Events
 from readers.sync.feed import SQL
-from readers.sync.notifications import HOPS, MAIN, TYPES, Notifications, may_notify, relation_of, thread_of
+from readers.sync.notifications import TYPES, Notifications, may_notify
 from readers.sync.outputs import Output
 from readers.sync.rooms import Room, Rooms
 from readers.sync.users import User

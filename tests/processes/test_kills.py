@@ -29,6 +29,7 @@ TARGETS = (
     "backend",
     "walsender",
     "maintenance",
+    "projections",
     "everything",
 )
 SENDERS, ROOMS = 8, 4

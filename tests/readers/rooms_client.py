@@ -16,7 +16,10 @@ from bin.web import Routes, build_app
 from eventlog.configuration import load_settings
 from eventlog.head import Head
 from eventlog.sessions import Session, SessionCache
+from readers.notifications.resources import add_routes as add_notification_routes
 from readers.rooms.routes import add_routes
+from readers.search.routes import add_routes as add_search_routes
+from readers.userdirectory.resources import add_routes as add_user_directory_routes
 
 V1 = "/_matrix/client/v1"
 V3 = "/_matrix/client/v3"
@@ -63,6 +66,11 @@ class Client:
         answer = await self._http.get(path, params=query, headers=self._headers)
         return answer.status_code, orjson.loads(answer.content)
 
+    async def post(self, path: str, body: Any, **parameters: str) -> tuple[int, Any]:
+        """Status and body of a POST."""
+        answer = await self._http.post(path, params=parameters, json=body, headers=self._headers)
+        return answer.status_code, orjson.loads(answer.content)
+
     async def get(self, path: str, **parameters: Any) -> Any:
         """The body of a GET that succeeds."""
         status, body = await self.ask(path, **parameters)
@@ -100,7 +108,11 @@ async def serving(dsn: str) -> AsyncIterator[Server]:
     )
     async with pool, Head(dsn, want_verdicts=False) as head:
         routes = Routes()
-        add_routes(routes, pool, head, load_settings({}, Path("walden.toml")))
+        settings = load_settings({"WALDEN_SERVER_NAME": "test.example"}, Path("walden.toml"))
+        add_routes(routes, pool, head, settings)
+        add_search_routes(routes, pool, settings)
+        add_user_directory_routes(routes, pool)
+        add_notification_routes(routes, pool)
         app: Any = build_app(routes, cast(SessionCache, Sessions()), Lifespan(), max_body_bytes=65_536)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
             yield Server(http)

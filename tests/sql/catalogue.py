@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-SCHEMAS = ("eventlog", "roomserver", "writer", "history")
+SCHEMAS = ("eventlog", "roomserver", "writer", "history", "search", "userdirectory", "notifications")
 
 QUERIES = {
     "schemas": """

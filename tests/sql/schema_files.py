@@ -15,7 +15,8 @@ def schema_files() -> list[Path]:
     tables += sorted(
         (SQL / "tables" / "roomserver").glob("*.sql"), key=lambda file: (file.name != "rooms.sql", file.name)
     )
-    tables += sorted((SQL / "tables" / "writer").glob("*.sql"))
+    others = (folder for folder in (SQL / "tables").iterdir() if folder.name not in ("eventlog", "roomserver"))
+    tables += [file for folder in sorted(others) for file in sorted(folder.glob("*.sql"))]
     functions = sorted((SQL / "functions").glob("*.sql"), key=lambda file: (file.name != "entry_ids.sql", file.name))
     return [SQL / "schemas.sql", *tables, *functions, *sorted((SQL / "history").glob("*.sql"))]
 
