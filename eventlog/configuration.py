@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin
 
 from psycopg.conninfo import conninfo_to_dict
 
-from eventlog.settings import PROJECTIONS, ConfigurationError, Listen, Role, Settings
+from eventlog.settings import ConfigurationError, Listen, Role, Settings
 
 __all__ = [
     "ConfigurationError",
@@ -200,6 +200,8 @@ def _value(one: Described, raw: Any, base: Path, data_dir: Path) -> Any:
     if get_origin(kind) is tuple:
         if not isinstance(raw, (list, tuple)) or not all(isinstance(item, str) for item in raw):
             raise ValueError("expected a list of strings")
+        if one.choices and (strange := [item for item in raw if item not in one.choices]):
+            raise ValueError(f"expected a list of {', '.join(one.choices)}, not {strange[0]!r}")
         return tuple(_path(item, base, data_dir) if get_args(kind)[0] is Path else item for item in raw)
     if kind is bool and not isinstance(raw, bool):
         raise ValueError(f"expected true or false (on or off in the environment), not {raw!r}")
@@ -239,8 +241,6 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError("database.pool_min is greater than database.pool_max")
     if settings.registration.mode == "shared-secret" and not settings.registration.shared_secret:
         raise ConfigurationError("registration.mode is shared-secret: set registration.shared_secret as well")
-    if strange := sorted(set(settings.readers.apart) - set(PROJECTIONS)):
-        raise ConfigurationError(f"readers.apart names {', '.join(strange)}: there are {', '.join(PROJECTIONS)}")
     if settings.embedded and settings.database.direct_dsn:
         raise ConfigurationError("database.direct_dsn is set but database.dsn is not: set both or none")
     for field in ("dsn", "direct_dsn", *(f"{role}_dsn" for role in get_args(Role) if role != "owner")):

@@ -221,8 +221,7 @@ class Readers:
     """The processes that keep what readers make of the log: search, user directory, notifications."""
 
     apart: tuple[str, ...] = setting(
-        (),
-        "Projections with a process of their own (search, userdirectory, notifications). The others share one.",
+        (), "Projections with a process of their own; the others share one.", choices=PROJECTIONS
     )
 
 
