@@ -7,9 +7,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import Any
 
-import psycopg
 from psycopg import AsyncConnection
 from rooms_client import Client, Server, serving
 from sync_world import World, settings_of, world
@@ -18,14 +17,6 @@ from eventlog.pools import component_dsn
 from eventlog.settings import PROJECTIONS
 from readers.follower import wait_until_current
 from readers.projections import follower
-
-TABLES: tuple[LiteralString, ...] = (
-    "select row_to_json(d)::text from search.documents d order by 1",
-    "select row_to_json(u)::text from userdirectory.users u order by 1",
-    "select row_to_json(p)::text from userdirectory.public_rooms p order by 1",
-    "select row_to_json(n)::text from notifications.notices n order by 1",
-    "select row_to_json(x)::text from notifications.exceptions x order by 1",
-)
 
 
 @dataclass
@@ -63,12 +54,6 @@ async def projected(dsn: str, folder: Path) -> AsyncIterator[ProjectedWorld]:
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-
-
-def rows(dsn: str) -> list[list[str]]:
-    """Everything in the projections."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        return [[row for (row,) in connection.execute(query)] for query in TABLES]
 
 
 def dsn_of(world: World) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from projected_world import ProjectedWorld, dsn_of, projected, rows
+from projected_tables import rows
+from projected_world import ProjectedWorld, dsn_of, projected
 from psycopg import AsyncConnection
 from sync_world import World, settings_of, user, world
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import orjson
 import pytest
-from projected_world import ProjectedWorld, projected, rows
+from projected_tables import rows
+from projected_world import ProjectedWorld, projected
 from psycopg import AsyncConnection
 from sync_world import Client, sync_process, user
 
