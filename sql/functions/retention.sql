@@ -229,6 +229,15 @@ begin
     execute format('delete from roomserver.relations l using eventlog.%1$I r where r.id = any ($1) and l.entry = r.id'
         ' and position(''"m.relates_to":'' in r.json) > 0'
         ' and l.target = history.json_text(r.json, ''content'', ''m.relates_to'', ''event_id'')', name) using left_over;
+    execute format('delete from roomserver.early_redactions d using eventlog.%1$I r'
+        ' where r.id = any ($1) and r.type = ''m.room.redaction'' and d.redaction = r.event_id and d.target = coalesce('
+        'history.json_text(r.json, ''redacts''), history.json_text(r.json, ''content'', ''redacts''))', name) using left_over;
+    -- What readers have made of them, and would not show any more.
+    delete from search.documents d where d.entry = any (left_over);
+    execute format('delete from notifications.notices n using eventlog.%1$I r where r.id = any ($1) and n.event_id = r.event_id',
+        name) using left_over;
+    execute format('delete from notifications.exceptions n using eventlog.%1$I r where r.id = any ($1) and n.event_id = r.event_id',
+        name) using left_over;
     last := entries[cardinality(entries)];
     seen := cardinality(entries);
     gone := coalesce(cardinality(left_over), 0);

@@ -2,19 +2,22 @@
 -- readers/retention alone, in parts of some hundred rows; eventlog.erasures says who asked for it. State snapshots are rows that
 -- name events and hold no content: none of these functions touches one, but for a room that goes as a whole.
 create function eventlog.scrub(entries bigint[], documents text[]) returns integer
-language sql volatile security definer
+language plpgsql volatile security definer
 set eventlog.scrubbing = 'yes'
 set search_path = ''
-begin atomic
-    with scrubbed as (
-        update eventlog.events e
-        set json = d.document
-        from unnest(entries, documents) as d (entry, document)
-        where e.id = d.entry and e.kind in ('s', 'm') and e.json <> d.document
-        returning 1
-    )
-    select count(*)::integer from scrubbed;
-end;
+as $$
+declare
+    changed integer;
+begin
+    update eventlog.events e
+    set json = d.document
+    from unnest(entries, documents) as d (entry, document)
+    where e.id = d.entry and e.kind in ('s', 'm') and e.json <> d.document;
+    get diagnostics changed = row_count;
+    delete from search.documents d where d.entry = any (entries);
+    return changed;
+end
+$$;
 comment on function eventlog.scrub(bigint[], text[]) is 'Puts scrubbed events in the place of events; returns how many were changed. The caller has taken nothing but content away.';
 
 create function eventlog.scrub_notes(entries bigint[], annotations text[]) returns integer
@@ -67,6 +70,18 @@ begin
     where e.id = any (entries) and e.kind = of_kind and e.type = 'm.room.redaction' and d.entry = e.id
       and d.target = coalesce(history.json_text(e.json, 'redacts'), history.json_text(e.json, 'content', 'redacts'))
       and not exists (select from eventlog.event_keys k where k.key = eventlog.event_key(d.target));
+    delete from roomserver.early_redactions d
+    using eventlog.events e
+    where e.id = any (entries) and e.kind = of_kind and e.type = 'm.room.redaction' and d.redaction = e.event_id
+      and d.target = coalesce(history.json_text(e.json, 'redacts'), history.json_text(e.json, 'content', 'redacts'));
+    -- What readers have made of them, and would not show any more.
+    delete from search.documents d where d.entry = any (entries);
+    delete from notifications.notices n
+    using eventlog.events e
+    where e.id = any (entries) and e.kind = of_kind and n.event_id = e.event_id;
+    delete from notifications.exceptions n
+    using eventlog.events e
+    where e.id = any (entries) and e.kind = of_kind and n.event_id = e.event_id;
     delete from eventlog.outputs o where o.entry = any (entries) and o.kind = of_kind;
     delete from eventlog.events e where e.id = any (entries) and e.kind = of_kind;
     get diagnostics removed = row_count;
@@ -135,6 +150,8 @@ begin
         delete from roomserver.directory x where x.room_id = of_room;
         delete from roomserver.deferred x where x.room_id = of_room;
         delete from roomserver.quarantine x where x.room_id = of_room;
+        delete from roomserver.reports x where x.room_id = of_room;
+        delete from userdirectory.public_rooms x where x.room = number;
         delete from eventlog.tips x where x.room_id = of_room;
         delete from roomserver.memberships x where x.room = number;
         delete from roomserver.heads x where x.room = number;
@@ -146,11 +163,14 @@ $$;
 comment on function roomserver.purge_room(text, integer) is 'Removes the next part of what the room server''s tables have of a room; 0 when the room itself has gone.';
 
 create function roomserver.purge_user(of_user text) returns void
-language sql volatile security definer
+language plpgsql volatile security definer
 set search_path = ''
-begin atomic
+as $$
+begin
     delete from roomserver.account_data x where x.user_id = of_user;
     delete from roomserver.profiles x where x.user_id = of_user;
     delete from roomserver.receipts x where x.user_id = of_user;
-end;
+    delete from userdirectory.users x where x.user_id = of_user;
+end
+$$;
 comment on function roomserver.purge_user(text) is 'Removes the last values of a user: account data, profile, receipts.';
