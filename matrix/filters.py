@@ -258,9 +258,9 @@ class _Members:
         limit = self._value["limit"]
         if type(limit) is not int:
             raise self._error(bad_json, "limit", "must be an integer")
-        # "must be an integer greater than 0"
-        if limit < 1:
-            raise self._error(invalid_param, "limit", "must be greater than 0")
+        # "must be an integer greater than 0"; but clients say 0 for "no timeline", and everybody takes it as that.
+        if limit < 0:
+            raise self._error(invalid_param, "limit", "must not be negative")
         return limit
 
     def strings(self, name: str) -> tuple[str, ...] | None:

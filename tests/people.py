@@ -11,6 +11,7 @@ import itertools
 import json
 import random
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -230,8 +231,12 @@ class Person:
 
     async def until_seen(self, room_id: str, event_id: str, seconds: float = PATIENCE) -> None:
         """Wait until the sync loop has brought an event."""
+        await self.until(room_id, lambda _: event_id in self.seen.get(room_id, ()), seconds)
+
+    async def until(self, room_id: str, wanted: Callable[[list[Json]], bool], seconds: float = PATIENCE) -> None:
+        """Wait until what the sync loop has noted of a room is as wanted."""
         async with asyncio.timeout(seconds):
-            while event_id not in self.seen.get(room_id, ()):
+            while not wanted(self.timelines.get(room_id, [])):
                 if self._task is not None and self._task.done():
                     self._task.result()
                 await self._news.wait()

@@ -31,6 +31,14 @@ from writer.views import RoomView, StateKey
 
 SQL = Queries("writer", "membership.sql")
 
+NOT_THE_CLIENTS = frozenset(
+    (
+        *("membership", "displayname", "avatar_url", "reason", "is_direct"),
+        *("third_party_signed", "third_party_invite", "join_authorised_via_users_server"),
+    )
+)
+"""What a join's body cannot say in the member event: what the server says there, and what has a meaning of its own."""
+
 
 class Memberships:
     """What the endpoints of memberships have in common."""
@@ -108,7 +116,9 @@ class Join:
             raise unknown_room(room_id, self._memberships.server_name)
         membership, rules, names, create = row
         if membership != "j":
-            content: dict[str, Any] = {"membership": "join", **(orjson.loads(names) if names else {})}
+            # Clients mark their joins with fields of their own; that they end up in the event is how every server has it.
+            own = {name: value for name, value in body.items() if name not in NOT_THE_CLIENTS}
+            content: dict[str, Any] = {**own, "membership": "join", **(orjson.loads(names) if names else {})}
             if reason is not None:
                 content["reason"] = reason
             if membership != "i" and rules is not None and is_restricted(orjson.loads(rules)["content"]):

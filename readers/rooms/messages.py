@@ -32,11 +32,15 @@ class Messages:
     async def on_get(self, req: Request, resp: Response, room_id: str) -> None:
         """A page from a place in a direction, with a token to go on with. M_FORBIDDEN for who was never in the room."""
         parameters = Parameters(req)
+        if parameters.text("dir") is None:
+            # Who may not read the room hears that first.
+            async with self._timelines.pool.connection() as connection:
+                (await self._timelines.access(connection, req.context.session.user_id, room_id)).reads_at()
         backwards = parameters.backwards()
         wanted = parameters.room_event_filter()
         limit = parameters.limit(DEFAULT_LIMIT, MOST_LIMIT)
         if wanted.limit is not None:
-            limit = min(limit, wanted.limit)
+            limit = min(limit, max(wanted.limit, 1))
         start, stop = parameters.text("from"), parameters.text("to")
         for name, text in (("from", start), ("to", stop)):
             if text is not None:

@@ -73,6 +73,7 @@ def plan_initial(
     plan = Plan(now)
     gone: list[tuple[int, Stay]] = []
     changed = {change.nid for change in changes}
+    declined = {change.nid for change in changes if change.old in ("i", "k")}
     for nid, stay in user.rooms.items():
         if not shape.filter.room.takes_room(stay.room_id):
             continue
@@ -89,8 +90,13 @@ def plan_initial(
                 plan.typing[nid] = users
         elif stay.membership in "ik":
             plan.invites[nid] = stay
-        elif stay.left_at is not None and ((shape.filter.room.include_leave and not stay.forgotten) or nid in changed):
+        elif stay.left_at is not None and (
+            (shape.filter.room.include_leave and not stay.forgotten)
+            or (nid in changed and (since is None or stay.left_at > since[stay.shard]))
+        ):
             plan.asks.append(_left(nid, stay, 0, stay.left_at, None))
+        elif nid in declined:
+            plan.asks.append(replace(_gone(nid, stay), fresh=False))
         elif timelines_anew:
             gone.append((nid, stay))
     gone.sort(key=lambda room: room[1].position, reverse=True)
@@ -159,8 +165,8 @@ def _plan_move(plan: Plan, nid: int, stay: Stay, moves: list[Change], now: Posit
             plan.asks.append(_left(nid, stay, position, stay.left_at, position))
         else:
             plan.asks.append(_left(nid, stay, 0, stay.left_at, None, fresh=True))
-    elif first in ("i", "k"):
-        # Never in it: a rejected or withdrawn invite. Its own event is all there is to see.
+    elif any(move.old in ("i", "k") for move in moves):
+        # Never in it: a rejected or withdrawn invite, also one that came after the token. Its own event is all there is to see.
         plan.asks.append(replace(_gone(nid, stay), fresh=False))
 
 

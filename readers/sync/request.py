@@ -35,7 +35,7 @@ class Shape:
         self.state_after = state_after
         self.key = next(_numbers)
         timeline = chosen.room.timeline
-        self.limit = min(timeline.limit or DEFAULT_LIMIT, MOST_LIMIT)
+        self.limit = min(DEFAULT_LIMIT if timeline.limit is None else timeline.limit, MOST_LIMIT)
         self.plain = (
             timeline.takes_all
             and chosen.room.state.takes_all

@@ -114,7 +114,7 @@ def test_messages_takes_the_filter_of_room_events_alone() -> None:
         ({"room": None}, "M_BAD_JSON"),
         ({"room": {"timeline": {"limit": "10"}}}, "M_BAD_JSON"),
         ({"room": {"timeline": {"limit": True}}}, "M_BAD_JSON"),
-        ({"room": {"timeline": {"limit": 0}}}, "M_INVALID_PARAM"),
+        ({"room": {"timeline": {"limit": -1}}}, "M_INVALID_PARAM"),
         ({"room": {"timeline": {"types": "m.room.message"}}}, "M_BAD_JSON"),
         ({"room": {"timeline": {"types": [1]}}}, "M_BAD_JSON"),
         ({"room": {"timeline": {"senders": ["alice"]}}}, "M_INVALID_PARAM"),

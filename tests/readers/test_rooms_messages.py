@@ -115,6 +115,7 @@ async def test_dir_is_required(database: str) -> None:
     async with serving(database) as server:
         alice = server.client(ALICE)
         assert await alice.refusal(messages(room)) == (400, "M_MISSING_PARAM")
+        assert await server.client("@nobody:here").refusal(messages(room)) == (403, "M_FORBIDDEN")
         assert await alice.refusal(messages(room), dir="x") == (400, "M_INVALID_PARAM")
 
 

@@ -107,6 +107,41 @@ async def test_a_rejected_invite_is_told_as_a_left_room_and_not_again(here: Worl
     assert "rooms" not in await client.sync()
 
 
+async def test_a_rejected_invite_is_told_as_a_left_room_with_the_full_state_too(here: World) -> None:
+    room, earlier = await here.room(ALICE), await here.room(ALICE)
+    client = Client(here.sync, BOB)
+    await here.join(earlier, BOB)
+    await here.leave(earlier, BOB)
+    await client.settle()
+    since = client.since
+    for one in (room, earlier):
+        await here.member(one, ALICE, BOB, "invite")
+        await here.leave(one, BOB)
+    await client.settle()
+    await client.sync(since=since, full_state=True)
+    assert set(client.last["rooms"]["leave"]) == {room, earlier}
+    for one in (room, earlier):
+        told = client.last["rooms"]["leave"][one]["timeline"]["events"]
+        assert [event["content"]["membership"] for event in told] == ["leave"]
+    await client.sync(full_state=True)
+    assert "leave" not in client.last.get("rooms", {})
+
+
+async def test_a_timeline_limited_to_nothing_tells_the_state_alone(here: World) -> None:
+    room = await here.room(ALICE, name="Garden")
+    await here.say(room, ALICE, "before")
+    client = Client(here.sync, ALICE, filter={"room": {"timeline": {"limit": 0}}})
+    await client.sync()
+    told = client.room(room)
+    assert (told["timeline"]["events"], told["timeline"]["limited"]) == ([], True)
+    assert {event["type"] for event in told["state"]["events"]} >= {"m.room.create", "m.room.name", "m.room.member"}
+    await here.event(room, ALICE, "m.room.topic", {"topic": "ponds"}, state_key="")
+    await client.sync(5)
+    told = client.room(room)
+    assert (told["timeline"]["events"], told["timeline"]["limited"]) == ([], True)
+    assert [event["type"] for event in told["state"]["events"]] == ["m.room.topic"]
+
+
 async def test_joining_tells_the_whole_state_and_leaving_ends_with_the_leave(here: World) -> None:
     room = await here.room(ALICE, name="Garden")
     client = Client(here.sync, BOB)

@@ -22,6 +22,24 @@ async def test_a_public_room_is_joined_by_id_and_by_alias_with_ones_name(api: Ap
     assert "reason" not in (await alice.state(room_id, "m.room.member", carol.user_id) or {})
 
 
+async def test_a_join_carries_what_the_client_adds_and_nothing_that_is_not_its_to_say(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    room_id = await alice.create_room(preset="public_chat")
+    mine = {
+        "org.example.mark": {"a": [1]},
+        "membership": "ban",
+        "displayname": "X",
+        "join_authorised_via_users_server": "@a:b",
+    }
+    (await bob.post(f"rooms/{room_id}/join", mine)).ok()
+    expected = {"membership": "join", "org.example.mark": {"a": [1]}}
+    assert await alice.state(room_id, "m.room.member", bob.user_id) == expected
+    carol = await api.register()
+    assert (await carol.post(f"rooms/{room_id}/join", {"org.example.mark": 1.5})).refusal == (400, "M_BAD_JSON")
+    big = {"org.example.mark": "x" * 70_000}
+    assert (await carol.post(f"rooms/{room_id}/join", big)).refusal == (413, "M_TOO_LARGE")
+
+
 async def test_a_private_room_is_joined_by_invitation_only(api: Api) -> None:
     alice, bob = await _users(api, 2)
     room_id = await alice.create_room()
