@@ -36,6 +36,8 @@ from readers.sync.old import add_routes as add_old_sync_routes
 from readers.sync.resources import add_routes as add_sync_routes
 from readers.sync.service import SyncService
 from readers.userdirectory.resources import add_routes as add_user_directory_routes
+from writer.departures import Departures
+from writer.guests import Guests
 from writer.log_writer import LogWriter
 from writer.passwords import Passwords
 from writer.rate_limits import RateLimits
@@ -72,17 +74,24 @@ class Process:
             appends=self.appends,
         )
         self.passwords = passwords
+        self.departures = Departures(self.pool, self.log)
+        self.guests = Guests(self.pool, self.log)
         self.sync = SyncService(settings, self.head, self.reader_pool)
+        self.sessions.tell(self.sync.end)
         self._stack = AsyncExitStack()
         self._presence: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.limits = RateLimits(settings.rate_limits)
         services = Services(
             settings=settings,
             pool=self.pool,
             sessions=self.sessions,
             log=self.log,
             passwords=self.passwords,
-            limits=RateLimits(settings.rate_limits),
+            limits=self.limits,
+            departures=self.departures,
+            guests=self.guests,
+            routes=self.routes.methods,
         )
         add_writer_routes(self.routes, services)
         for add in READERS:
@@ -100,6 +109,8 @@ class Process:
         await self._check_identity()
         await stack.enter_async_context(self.sessions)
         await stack.enter_async_context(self.log)
+        await stack.enter_async_context(self.departures)
+        await stack.enter_async_context(self.guests)
         await stack.enter_async_context(self.sync)
         dsn = component_dsn(self.settings, "reader", direct=True, name="api")
         self._loop = asyncio.get_running_loop()

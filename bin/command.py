@@ -11,6 +11,7 @@ import click
 
 from bin.erasing import erase, purge, retention
 from bin.outcome import ABSENT, CONFIGURATION, USAGE, fail, settings, told
+from bin.registration_tokens import registration_token
 from bin.users import user
 from eventlog.configuration import ConfigurationError
 
@@ -366,7 +367,7 @@ def path() -> None:
 
 
 main.add_command(user)
-for command in (purge, erase, retention):
+for command in (purge, erase, retention, registration_token):
     main.add_command(command)
 
 

@@ -8,6 +8,7 @@ import asyncio
 import json
 import secrets
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ def user() -> None:
     """
 
 
-def _in_database(work: Callable[[AsyncConnection, Settings], Awaitable[Any]]) -> Any:
+def in_database(work: Callable[[AsyncConnection, Settings], Awaitable[Any]]) -> Any:
     """Run `work` with a connection of the writers' login; refusals become sentences."""
     from matrix.errors import MatrixError
 
@@ -88,7 +89,7 @@ def add(name: str, admin: bool, password_stdin: bool, make_password: bool) -> No
         await create_account(connection, user_id, chosen, admin=admin)
         click.echo(f"made {user_id}" + (f" with the password {chosen}" if make_password else ""))
 
-    _in_database(work)
+    in_database(work)
 
 
 @user.command("list")
@@ -107,15 +108,17 @@ def list_users(as_json: bool) -> None:
                     "admin": one.admin,
                     "guest": one.guest,
                     "deactivated": one.deactivated_at is not None,
+                    "locked": one.locked,
+                    "suspended": one.suspended,
                     "devices": one.devices,
                     "created_at": one.created_at.isoformat(),
                 }
-                marks = [mark for mark in ("admin", "guest", "deactivated") if row[mark]]
+                marks = [mark for mark in ("admin", "guest", "deactivated", "locked", "suspended") if row[mark]]
                 text = f"{one.user_id}  {one.devices or 0} devices  {' '.join(marks)}".rstrip()
                 click.echo(json.dumps(row) if as_json else text)
             after = page[-1].user_id
 
-    _in_database(work)
+    in_database(work)
 
 
 @user.command()
@@ -136,25 +139,75 @@ def password(name: str, keep_devices: bool, password_stdin: bool, make_password:
         await set_password(connection, user_id, chosen, logout_devices=not keep_devices)
         click.echo(f"changed the password of {user_id}" + (f" to {chosen}" if make_password else ""))
 
-    _in_database(work)
+    in_database(work)
 
 
 @user.command()
 @click.argument("name")
+@click.option("--erase", is_flag=True, help="Show what the user said only to those who were there.")
+@click.option("--wait", type=click.FloatRange(0, 3600), default=10, show_default=True, help="Seconds to wait for that.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def deactivate(name: str, yes: bool) -> None:
-    """End the account NAME for good: no password, no devices. The name stays taken."""
+def deactivate(name: str, erase: bool, wait: float, yes: bool) -> None:
+    """End the account NAME for good: no password, devices, third-party identifiers. The name stays taken.
+
+    The account's rooms are left by the server; if it does not run now, as soon as it does.
+    """
 
     async def work(connection: AsyncConnection, found: Settings) -> None:
-        from writer.accounts import deactivate_account
+        from writer.accounts import deactivate_account, has_departed
 
         user_id = user_id_of(name, found)
         if not yes:
             click.confirm(f"End the account {user_id}?", abort=True, err=True)
-        await deactivate_account(connection, user_id)
-        click.echo(f"deactivated {user_id}")
+        await deactivate_account(connection, user_id, erase=erase)
+        end = time.monotonic() + wait
+        while not (departed := await has_departed(connection, user_id)) and time.monotonic() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        done = "has left its rooms" if departed else "leaves its rooms once the server runs"
+        click.echo(f"deactivated {user_id}, which {done}")
 
-    _in_database(work)
+    in_database(work)
+
+
+def _mark(name: str, function: str, wanted: bool, said: str) -> None:
+    """Sets one of an account's marks and says so."""
+
+    async def work(connection: AsyncConnection, found: Settings) -> None:
+        from writer import accounts
+
+        user_id = user_id_of(name, found)
+        await getattr(accounts, function)(connection, user_id, wanted)
+        click.echo(f"{user_id} is {said}")
+
+    in_database(work)
+
+
+@user.command()
+@click.argument("name")
+def lock(name: str) -> None:
+    """Lock the account NAME: it can do nothing but log out, and keeps its devices."""
+    _mark(name, "set_locked", True, "locked")
+
+
+@user.command()
+@click.argument("name")
+def unlock(name: str) -> None:
+    """Unlock the account NAME."""
+    _mark(name, "set_locked", False, "not locked")
+
+
+@user.command()
+@click.argument("name")
+def suspend(name: str) -> None:
+    """Suspend the account NAME: it can read and leave rooms, but not speak or join."""
+    _mark(name, "set_suspended", True, "suspended")
+
+
+@user.command()
+@click.argument("name")
+def unsuspend(name: str) -> None:
+    """End the suspension of the account NAME."""
+    _mark(name, "set_suspended", False, "not suspended")
 
 
 @user.command()
@@ -170,4 +223,4 @@ def admin(name: str, remove: bool) -> None:
         await set_admin(connection, user_id, not remove)
         click.echo(f"{user_id} is {'no longer' if remove else 'now'} a server administrator")
 
-    _in_database(work)
+    in_database(work)

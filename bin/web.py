@@ -1,8 +1,9 @@
 """HTTP around the resources: who asks, what the body is, which resource answers, and how every refusal looks.
 
 Invariant: whatever happens, the answer is JSON with CORS headers, and a refusal is the specification's standard error
-response. No body is read beyond its limit. A resource says in `public_methods` which of its methods need no access token;
-everywhere else `req.context.session` is there before its responder runs. Resources raise `matrix.errors.MatrixError`.
+response. No body is read beyond its limit. A resource says in `public_methods` which of its methods need no access token, and in
+`optional_methods` which take one but can do without; everywhere else `req.context.session` is there before its responder runs, and
+is of an account that may use the endpoint (`bin/admission.py`). Resources raise `matrix.errors.MatrixError`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,21 @@ import psycopg
 import structlog
 from falcon.media import JSONHandler
 
+from bin.admission import open_to_guests, open_to_locked, open_to_suspended
 from bin.request_counts import count_answer, endpoint_class
-from eventlog.sessions import SessionCache
-from matrix.errors import MatrixError, invalid_param, missing_token, not_json, too_large, unknown, unrecognized
+from eventlog.sessions import Session, SessionCache
+from matrix.errors import (
+    MatrixError,
+    guest_forbidden,
+    invalid_param,
+    missing_token,
+    not_json,
+    too_large,
+    unknown,
+    unrecognized,
+    user_locked,
+    user_suspended,
+)
 from matrix.json_input import parse_json
 
 log = structlog.get_logger(__name__)
@@ -111,9 +124,16 @@ class Gatekeeper:
             if "%" in value:
                 params[name] = _decode(name, value)
         if req.method not in resource.protected_methods:
-            return
+            if req.method not in resource.optional_methods:
+                return
+            if not has_token(req):
+                req.context.session = None
+                return
         token = access_token(req)
         session = self._sessions.cached(token) or await self._sessions.session(token)
+        if session.locked or session.suspended or session.guest:
+            _check_admission(session, req.method, resource)
+        session.user_agent = req.user_agent
         self._sessions.see(session, address(req))
         req.context.session = session
 
@@ -121,7 +141,23 @@ class Gatekeeper:
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, resource: Any, req_succeeded: bool
     ) -> None:
         """After the responder, or what answered in its place."""
+        if req_succeeded and req.method == "GET":
+            session = getattr(req.context, "session", None)
+            if session is not None and not session.watched:
+                # It may have been ended, or its account locked, while the responder waited: what was found is not for it.
+                again = await self._sessions.session(access_token(req))
+                if again.locked:
+                    raise user_locked()
         count_answer("unknown" if resource is None else resource.endpoint, req.method, resp.status)
+
+
+def _check_admission(session: Session, method: str, resource: Any) -> None:
+    if session.locked and method not in resource.locked_methods:
+        raise user_locked()
+    if session.suspended and method not in resource.suspended_methods:
+        raise user_suspended()
+    if session.guest and method not in resource.guest_methods:
+        raise guest_forbidden()
 
 
 def _decode(name: str, segment: str) -> str:
@@ -132,6 +168,11 @@ def _decode(name: str, segment: str) -> str:
     if "\0" in value and name not in _ANY_TEXT:
         raise invalid_param("An identifier cannot contain the character U+0000.")
     return value
+
+
+def has_token(req: falcon.asgi.Request) -> bool:
+    """Whether a request brings an access token, be it a good one or not."""
+    return req.get_header("authorization") is not None or req.has_param("access_token")
 
 
 def access_token(req: falcon.asgi.Request) -> str:
@@ -185,7 +226,7 @@ class Routes:
     def install(self, app: falcon.asgi.App[Any, Any]) -> None:
         """Adds the routes to the application."""
         for template, methods in self._routes.items():
-            app.add_route(template, _Joined(methods, endpoint_class(template)))
+            app.add_route(template, _Joined(template, methods))
 
     def methods(self) -> Iterable[tuple[str, str]]:
         """Every (method, template) there is."""
@@ -197,15 +238,20 @@ class Routes:
 class _Joined:
     """The responders of one path, whoever they belong to."""
 
-    def __init__(self, methods: dict[str, tuple[object, str]], endpoint: str) -> None:
-        self.endpoint = endpoint
-        self.protected_methods = frozenset(
-            method
-            for method, (resource, _) in methods.items()
-            if method not in getattr(resource, "public_methods", _NOBODY)
-        )
+    def __init__(self, template: str, methods: dict[str, tuple[object, str]]) -> None:
+        self.endpoint = endpoint_class(template)
+        self.optional_methods = _said(methods, "optional_methods")
+        self.protected_methods = methods.keys() - _said(methods, "public_methods") - self.optional_methods
+        self.guest_methods = open_to_guests(template, methods)
+        self.suspended_methods = open_to_suspended(template, methods)
+        self.locked_methods = open_to_locked(template, methods)
         for method, (resource, name) in methods.items():
             setattr(self, f"on_{method.lower()}", getattr(resource, name))
+
+
+def _said(methods: dict[str, tuple[object, str]], attribute: str) -> frozenset[str]:
+    """The methods that their resources name in an attribute."""
+    return frozenset(m for m, (resource, _) in methods.items() if m in getattr(resource, attribute, _NOBODY))
 
 
 class Gate:

@@ -241,6 +241,8 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError("database.pool_min is greater than database.pool_max")
     if settings.registration.mode == "shared-secret" and not settings.registration.shared_secret:
         raise ConfigurationError("registration.mode is shared-secret: set registration.shared_secret as well")
+    if settings.registration.email == "required" and not settings.email.smtp_host:
+        raise ConfigurationError("registration.email is required: set email.smtp_host as well")
     if settings.embedded and settings.database.direct_dsn:
         raise ConfigurationError("database.direct_dsn is set but database.dsn is not: set both or none")
     for field in ("dsn", "direct_dsn", *(f"{role}_dsn" for role in get_args(Role) if role != "owner")):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from time import monotonic, time
@@ -38,11 +38,16 @@ MOST_PAUSE = 0.5
 # "Last seen" is kept to the minute.
 SEEN_SECONDS = 60.0
 MOST_SEEN = 10_000
+MOST_USER_AGENT_BYTES = 255
 
 
 @dataclass(slots=True)
 class Session:
-    """Who makes a request, with which device. `expires_at` is in seconds since 1970, None for never."""
+    """Who makes a request, with which device. `expires_at` is in seconds since 1970, None for never.
+
+    `locked` and `suspended` are the account's; `user_agent` is what the client last said it is. `watched`: were it ended or
+    changed, this value would be told so by being no longer watched.
+    """
 
     user_id: str
     device_id: str
@@ -52,6 +57,10 @@ class Session:
     expires_at: float | None = None
     loaded_at: float = 0.0
     seen_at: float = 0.0
+    locked: bool = False
+    suspended: bool = False
+    watched: bool = False
+    user_agent: str | None = None
 
 
 def new_token() -> str:
@@ -75,7 +84,8 @@ class SessionCache:
         self._sessions: dict[bytes, Session] = {}
         self._of_user: dict[str, set[bytes]] = {}
         self._under_way: list[set[str]] = []
-        self._seen: dict[tuple[str, str], tuple[float, str | None]] = {}
+        self._seen: dict[tuple[str, str], tuple[float, str | None, str | None]] = {}
+        self._told: list[Callable[[str], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._tried = asyncio.Event()
         self.listening = False
@@ -115,16 +125,27 @@ class SessionCache:
     def forget(self, user_id: str) -> None:
         """Forgets what is known of a user's sessions, as the notification will do in every process."""
         for key in self._of_user.pop(user_id, ()):
-            self._sessions.pop(key, None)
+            session = self._sessions.pop(key, None)
+            if session is not None:
+                session.watched = False
         for ended in self._under_way:
             ended.add(user_id)
+        for tell in self._told:
+            tell(user_id)
+
+    def tell(self, whom: Callable[[str], None]) -> None:
+        """Calls `whom` with every user whose sessions are forgotten from now on: some may have been ended or locked."""
+        self._told.append(whom)
 
     def see(self, session: Session, address: str | None) -> None:
         """Notes that a device is in use; written in bulk, once a minute."""
         now = monotonic()
         if now - session.seen_at > SEEN_SECONDS and len(self._seen) < MOST_SEEN:
             session.seen_at = now
-            self._seen[session.user_id, session.device_id] = (time(), address)
+            user_agent = session.user_agent
+            if user_agent is not None:
+                user_agent = user_agent.encode("utf-8", "replace")[:MOST_USER_AGENT_BYTES].decode("utf-8", "ignore")
+            self._seen[session.user_id, session.device_id] = (time(), address, user_agent)
 
     async def _load(self, key: bytes) -> Session:
         with self._watching() as ended:
@@ -133,7 +154,7 @@ class SessionCache:
                 row = await cursor.fetchone()
                 if row is None:
                     raise unknown_token()
-                user_id, device_id, admin, guest, expires_at, has_older = row
+                user_id, device_id, admin, guest, expires_at, has_older, locked, suspended = row
                 if expires_at is not None and expires_at <= time():
                     raise unknown_token("The access token has expired.", soft_logout=True)
                 if has_older:
@@ -142,7 +163,9 @@ class SessionCache:
                     await connection.execute(SQL["end_older"], {"token_hash": key})
             old = self._sessions.pop(key, None)
             session = Session(user_id, unsafe(device_id), key, admin, guest, expires_at, monotonic())
-            session.seen_at = old.seen_at if old is not None else 0.0
+            session.locked, session.suspended = locked, suspended
+            if old is not None:
+                old.watched, session.seen_at = False, old.seen_at
             if user_id not in ended and self.listening:
                 self._remember(session)
             return session
@@ -161,15 +184,19 @@ class SessionCache:
     def _remember(self, session: Session) -> None:
         if len(self._sessions) >= self._most:
             oldest = self._sessions.pop(next(iter(self._sessions)))
+            oldest.watched = False
             of_user = self._of_user.get(oldest.user_id)
             if of_user is not None:
                 of_user.discard(oldest.token_hash)
                 if not of_user:
                     del self._of_user[oldest.user_id]
+        session.watched = True
         self._sessions[session.token_hash] = session
         self._of_user.setdefault(session.user_id, set()).add(session.token_hash)
 
     def _clear(self) -> None:
+        for session in self._sessions.values():
+            session.watched = False
         self._sessions.clear()
         self._of_user.clear()
 
@@ -210,8 +237,14 @@ class SessionCache:
             return
         seen, self._seen = self._seen, {}
         rows: list[dict[str, Any]] = [
-            {"user_id": user_id, "device_id": safe(device_id), "at": at, "ip": address}
-            for (user_id, device_id), (at, address) in sorted(seen.items())
+            {
+                "user_id": user_id,
+                "device_id": safe(device_id),
+                "at": at,
+                "ip": address,
+                "user_agent": None if user_agent is None else safe(user_agent),
+            }
+            for (user_id, device_id), (at, address, user_agent) in sorted(seen.items(), key=lambda item: item[0])
         ]
         async with self._pool.connection() as connection:
             await connection.execute(SQL["mark_seen"], {"seen": orjson.dumps(rows).decode()})

@@ -184,6 +184,77 @@ class Registration:
         choices=("open", "token", "shared-secret", "off"),
     )
     shared_secret: str = setting("", "The secret of mode shared-secret.", secret=True)
+    email: str = setting(
+        "optional",
+        "Whether registering takes an e-mail address; without email.smtp_host it never does.",
+        choices=("off", "optional", "required"),
+    )
+    terms_url: str = setting("", "Page with the terms that whoever registers agrees to. Empty: none.")
+    terms_name: str = setting("Terms of service", "Title of these terms.")
+    terms_version: str = setting("1", "Version of these terms.")
+    guests: bool = setting(False, "Whether anybody may have a guest account, to look at rooms that let guests in.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sessions:
+    """How long those who logged in stay so."""
+
+    access_token_seconds: float = setting(
+        3600.0, "Life of an access token of a client that can refresh it.", minimum=10
+    )
+    unrefreshable_seconds: float = setting(
+        0.0,
+        "Life of other access tokens; afterwards the client logs in again, keeping its device. 0: no end.",
+        minimum=0,
+    )
+    login_tokens: bool = setting(True, "Whether a logged-in client may let another one in with a token.")
+    login_token_seconds: float = setting(120.0, "Life of such a token.", minimum=1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Email:
+    """The mail server that messages to users go through. Without one, nothing asks for an e-mail address."""
+
+    smtp_host: str = setting("", "Host name or address of the SMTP server. Empty: no e-mail.")
+    smtp_port: int = setting(587, "Its port.", minimum=1)
+    smtp_security: str = setting(
+        "starttls",
+        "How the connection is encrypted: by STARTTLS, from the start, or not at all.",
+        choices=("starttls", "tls", "none"),
+    )
+    smtp_ca_file: Path | None = setting("", "PEM certificates trusted in the place of the system's.")
+    smtp_user: str = setting("", "Login at the SMTP server. Empty: none.")
+    smtp_password: str = setting("", "Password of this login.", secret=True)
+    from_address: str = setting("", "Sender of messages. Empty: noreply@ and the server's name.")
+    timeout: float = setting(20.0, "Seconds that sending a message may take.", minimum=1)
+    reveal_addresses: bool = setting(
+        False, "Say whether an address belongs to an account. Off: only the message to the address says it."
+    )
+    next_link_hosts: tuple[str, ...] = setting(
+        (), "Hosts that a browser may be sent on to after a validation, beside that of the base URL."
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Voip:
+    """The TURN server of calls. Without one, clients are told of none."""
+
+    turn_uris: tuple[str, ...] = setting((), "URIs of the TURN server, as in turn:turn.example.org?transport=udp.")
+    turn_shared_secret: str = setting("", "Secret shared with it, of which users get credentials.", secret=True)
+    turn_username: str = setting("", "Name all users share, where there is no shared secret.")
+    turn_password: str = setting("", "Password of this name.", secret=True)
+    turn_ttl_seconds: int = setting(86_400, "How long credentials are good for.", minimum=60)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Support:
+    """Whom people may turn to, as /.well-known/matrix/support says."""
+
+    page: str = setting("", "URL of a page with help.")
+    admin_email: str = setting("", "E-mail address of the administrators.")
+    admin_user: str = setting("", "User id of an administrator.")
+    security_email: str = setting("", "E-mail address for reports of weaknesses.")
+    security_user: str = setting("", "User id for such reports.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -203,6 +274,14 @@ class RateLimits:
     login_burst: int = setting(5, "Burst of logins.", minimum=1)
     registration_per_second: float = setting(0.05, "Registrations, per address.", minimum=0.001)
     registration_burst: int = setting(3, "Burst of registrations.", minimum=1)
+    email_per_second: float = setting(
+        0.02, "Messages by e-mail, per address of the client and of the message.", minimum=0.001
+    )
+    email_burst: int = setting(5, "Burst of messages by e-mail.", minimum=1)
+    request_per_second: float = setting(
+        50.0, "Requests of all kinds, per user, or per address without one.", minimum=0.001
+    )
+    request_burst: int = setting(500, "Burst of requests.", minimum=1)
 
 
 PROJECTIONS = ("search", "userdirectory", "notifications")
@@ -270,6 +349,10 @@ class Settings:
     log: Log
     retention: Retention
     registration: Registration
+    sessions: Sessions
+    email: Email
+    voip: Voip
+    support: Support
     rate_limits: RateLimits
     readers: Readers
     search: Search

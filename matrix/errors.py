@@ -10,6 +10,7 @@ __all__ = [
     "bad_json",
     "bad_state",
     "forbidden",
+    "guest_forbidden",
     "invalid_param",
     "invalid_username",
     "limit_exceeded",
@@ -25,6 +26,8 @@ __all__ = [
     "unrecognized",
     "unsupported_room_version",
     "user_in_use",
+    "user_locked",
+    "user_suspended",
 ]
 
 
@@ -106,6 +109,21 @@ def unauthorized(error: str) -> MatrixError:
 def forbidden(error: str) -> MatrixError:
     """The requester may not do this."""
     return MatrixError(403, "M_FORBIDDEN", error)
+
+
+def guest_forbidden() -> MatrixError:
+    """The requester has a guest account, and guests may not do this."""
+    return MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests cannot do this. Register an account.")
+
+
+def user_locked() -> MatrixError:
+    """The requester's account is locked; its sessions are kept."""
+    return MatrixError(401, "M_USER_LOCKED", "This account has been locked.", soft_logout=True)
+
+
+def user_suspended() -> MatrixError:
+    """The requester's account is suspended, and may read but not do this."""
+    return MatrixError(403, "M_USER_SUSPENDED", "You cannot perform this action while suspended.")
 
 
 def not_found(error: str = "Not found.") -> MatrixError:

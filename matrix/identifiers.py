@@ -108,6 +108,11 @@ def is_compliant_user_id(user_id: object) -> bool:
     )
 
 
+def lower_case(username: str) -> str:
+    """A user name with a-z for A-Z, and all else as it is: what people mean who begin theirs with a capital."""
+    return "".join(c.lower() if "A" <= c <= "Z" else c for c in username)
+
+
 def check_local_user_id(localpart: str, server_name: str) -> str:
     """The user id for a new account; M_INVALID_USERNAME unless the localpart is of `a-z0-9._=/+-` and fits."""
     if not _LOCAL_LOCALPART.fullmatch(localpart):

@@ -35,6 +35,14 @@ EXPIRY_SECONDS = 600.0
 PARTITION_SECONDS = 3600.0
 RETENTION_SECONDS = 3600.0
 EXPIRED_AT_ONCE = 5_000
+EXPIRING = (
+    "forget_txns",
+    "end_uia_sessions",
+    "end_sessions",
+    "end_validations",
+    "end_login_tokens",
+    "end_openid_tokens",
+)
 
 
 async def run(settings: Settings) -> None:
@@ -119,7 +127,7 @@ async def _make_partitions(connection: AsyncConnection) -> None:
 
 
 async def _remove_expired(connection: AsyncConnection) -> None:
-    for name in ("forget_txns", "end_uia_sessions", "end_sessions"):
+    for name in EXPIRING:
         while True:
             removed = (await connection.execute(SQL[name], {"most": EXPIRED_AT_ONCE})).rowcount
             if removed < EXPIRED_AT_ONCE:

@@ -21,6 +21,27 @@ delete from writer.uia_sessions where session_id in (
     select session_id from writer.uia_sessions where created_at < now() - interval '1 day' limit %(most)s)
 
 -- end_sessions --
--- Access tokens that expired a week ago and were not refreshed.
+-- Access tokens that expired a week ago and were refreshed since; the last one of a device says that it may log in again.
 delete from writer.sessions where token_hash in (
-    select token_hash from writer.sessions where expires_at < now() - interval '7 days' limit %(most)s)
+    select s.token_hash
+    from writer.sessions s
+    where s.expires_at < now() - interval '7 days'
+      and exists (
+          select from writer.sessions y
+          where y.user_id = s.user_id and y.device_id = s.device_id and y.created_at > s.created_at)
+    limit %(most)s)
+
+-- end_validations --
+-- Third-party identifiers that were to be validated a day ago.
+delete from writer.threepid_validations where sid in (
+    select sid from writer.threepid_validations where sent_at < now() - interval '1 day' limit %(most)s)
+
+-- end_login_tokens --
+-- Login tokens that nobody used in time.
+delete from writer.login_tokens where token_hash in (
+    select token_hash from writer.login_tokens where expires_at < now() limit %(most)s)
+
+-- end_openid_tokens --
+-- OpenID tokens whose time is over.
+delete from writer.openid_tokens where token_hash in (
+    select token_hash from writer.openid_tokens where expires_at < now() limit %(most)s)

@@ -36,7 +36,8 @@ grant execute on function eventlog.expired_spans("char", bigint), eventlog.survi
 grant insert, update, delete on eventlog.erasures to walden_maintenance;
 grant select on writer.accounts to walden_maintenance;
 grant select, delete on eventlog.txns to walden_maintenance;
-grant select, delete on writer.uia_sessions, writer.sessions to walden_maintenance;
+grant select, delete on writer.uia_sessions, writer.sessions, writer.threepid_validations, writer.login_tokens, writer.openid_tokens
+    to walden_maintenance;
 grant insert, update on eventlog.positions to walden_maintenance;
 
 grant select on all tables in schema history to walden_history, walden_reader, walden_maintenance;

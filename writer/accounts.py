@@ -1,4 +1,4 @@
-"""Local accounts: made, given a new password, made administrator, deactivated, listed.
+"""Local accounts: made, given a new password, made administrator, locked, suspended, deactivated, listed.
 
 Invariant: whatever ends a session tells every process so, in the same transaction (NOTIFY walden_sessions), and a name that was
 ever registered stays taken. The functions need a connection of the role walden_writer (or the owner's).
@@ -12,7 +12,7 @@ from datetime import datetime
 from psycopg import AsyncConnection
 
 from eventlog.queries import Queries
-from matrix.errors import not_found, user_in_use
+from matrix.errors import forbidden, not_found, user_in_use
 from writer.passwords import Passwords
 
 SQL = Queries("writer", "accounts.sql")
@@ -31,6 +31,8 @@ class Account:
     guest: bool
     deactivated_at: datetime | None
     created_at: datetime
+    locked: bool = False
+    suspended: bool = False
     devices: int | None = None
 
 
@@ -59,12 +61,29 @@ async def insert_account(
         raise user_in_use()
 
 
+async def upgrade_guest(connection: AsyncConnection, user_id: str, password_hash: str | None) -> None:
+    """Makes a guest a user, in the caller's transaction. M_FORBIDDEN if there is no such guest any more."""
+    cursor = await connection.execute(SQL["upgrade_guest"], {"user_id": user_id, "password_hash": password_hash})
+    if await cursor.fetchone() is None:
+        raise forbidden("That is no guest.")
+    await connection.execute(SQL["notify_sessions"], {"user_id": user_id})
+
+
 async def find_account(connection: AsyncConnection, user_id: str) -> Account | None:
     """The account, deactivated or not; None if there never was one."""
     if "\0" in user_id:
         return None
     row = await (await connection.execute(SQL["account"], {"user_id": user_id})).fetchone()
     return None if row is None else Account(*row)
+
+
+async def owner_of(connection: AsyncConnection, medium: str, address: str) -> str | None:
+    """The user id of the account that has a third-party identifier, in its canonical form."""
+    if "\0" in medium or "\0" in address:
+        return None
+    cursor = await connection.execute(SQL["owner"], {"medium": medium, "address": address})
+    row = await cursor.fetchone()
+    return None if row is None else row[0]
 
 
 async def list_accounts(connection: AsyncConnection, after: str = "", most: int = 100) -> list[Account]:
@@ -101,15 +120,43 @@ async def set_admin(connection: AsyncConnection, user_id: str, admin: bool) -> N
         await connection.execute(SQL["notify_sessions"], {"user_id": user_id})
 
 
-async def deactivate_account(connection: AsyncConnection, user_id: str) -> None:
-    """Ends an account: no password, no devices, no sessions. M_NOT_FOUND if there is no active one.
+async def set_locked(connection: AsyncConnection, user_id: str, locked: bool) -> None:
+    """Locks an account, or unlocks it; every process knows at once. M_NOT_FOUND if there is no active one."""
+    await _mark(connection, "set_locked", user_id, locked)
 
-    Its rooms are left by `writer.deactivation`, which needs the log; do that first.
+
+async def set_suspended(connection: AsyncConnection, user_id: str, suspended: bool) -> None:
+    """Suspends an account, or no longer; every process knows at once. M_NOT_FOUND if there is no active one."""
+    await _mark(connection, "set_suspended", user_id, suspended)
+
+
+async def _mark(connection: AsyncConnection, query: str, user_id: str, wanted: bool) -> None:
+    async with connection.transaction():
+        cursor = await connection.execute(SQL[query], {"user_id": user_id, "wanted": wanted})
+        if await cursor.fetchone() is None:
+            raise not_found("No such active account.")
+        await connection.execute(SQL["notify_sessions"], {"user_id": user_id})
+
+
+async def deactivate_account(
+    connection: AsyncConnection, user_id: str, *, erase: bool = False, grace_seconds: float = 0.0
+) -> None:
+    """Ends an account: no password, devices, sessions, tokens, third-party identifiers. M_NOT_FOUND if there is no active one.
+
+    Its rooms are left, and what it said is erased, by `writer.departures`, of whichever process is the first to look after
+    `grace_seconds`.
     """
     async with connection.transaction():
         if await (await connection.execute(SQL["deactivate"], {"user_id": user_id})).fetchone() is None:
             raise not_found("No such active account.")
+        await connection.execute(SQL["drop_belongings"], {"user_id": user_id})
+        await connection.execute(SQL["depart"], {"user_id": user_id, "erase": erase, "grace_seconds": grace_seconds})
         await logout_others(connection, user_id, None)
+
+
+async def has_departed(connection: AsyncConnection, user_id: str) -> bool:
+    """Whether all is done that follows the deactivation of an account."""
+    return await (await connection.execute(SQL["departing"], {"user_id": user_id})).fetchone() is None
 
 
 async def reactivate_account(

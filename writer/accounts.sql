@@ -5,13 +5,26 @@ values (%(user_id)s, %(password_hash)s, %(admin)s, %(guest)s)
 on conflict (user_id) do nothing
 returning user_id
 
+-- upgrade_guest --
+-- Makes a guest a user, with a password.
+update writer.accounts set guest = false, password_hash = %(password_hash)s
+where user_id = %(user_id)s and guest and deactivated_at is null
+returning user_id
+
 -- account --
 -- One account by its user id.
-select user_id, password_hash, admin, guest, deactivated_at, created_at from writer.accounts where user_id = %(user_id)s
+select user_id, password_hash, admin, guest, deactivated_at, created_at, locked_at is not null, suspended_at is not null
+from writer.accounts
+where user_id = %(user_id)s
+
+-- owner --
+-- Which account has a third-party identifier.
+select user_id from writer.threepids where medium = %(medium)s and address = %(address)s
 
 -- accounts --
 -- A page of accounts in order of user id, with the number of their devices.
 select a.user_id, null, a.admin, a.guest, a.deactivated_at, a.created_at,
+       a.locked_at is not null, a.suspended_at is not null,
        (select count(*) from writer.devices d where d.user_id = a.user_id)
 from writer.accounts a
 where a.user_id > %(after)s
@@ -36,8 +49,38 @@ update writer.accounts set password_hash = null, admin = false, deactivated_at =
 where user_id = %(user_id)s and deactivated_at is null
 returning user_id
 
+-- set_locked --
+-- Locks an active account, or unlocks it; one that is locked keeps the time it was.
+update writer.accounts set locked_at = case when %(wanted)s then coalesce(locked_at, now()) end
+where user_id = %(user_id)s and deactivated_at is null
+returning user_id
+
+-- set_suspended --
+-- Suspends an active account, or no longer; one that is suspended keeps the time it was.
+update writer.accounts set suspended_at = case when %(wanted)s then coalesce(suspended_at, now()) end
+where user_id = %(user_id)s and deactivated_at is null
+returning user_id
+
+-- drop_belongings --
+-- Removes what an account has beside its devices: third-party identifiers and tokens of all kinds.
+with threepids as (delete from writer.threepids where user_id = %(user_id)s),
+     login_tokens as (delete from writer.login_tokens where user_id = %(user_id)s),
+     openid_tokens as (delete from writer.openid_tokens where user_id = %(user_id)s)
+delete from writer.filters where user_id = %(user_id)s
+
+-- depart --
+-- Notes that the rooms of an account are to be left.
+insert into writer.departures as d (user_id, erase, due_at)
+values (%(user_id)s, %(erase)s, now() + make_interval(secs => %(grace_seconds)s))
+on conflict (user_id) do update set erase = d.erase or excluded.erase, due_at = excluded.due_at
+
+-- departing --
+-- Whether the rooms of a deactivated account are still to be left.
+select 1 from writer.departures where user_id = %(user_id)s
+
 -- reactivate --
--- Opens a deactivated account again, under a new password.
+-- Opens a deactivated account again, under a new password; what rooms it has not left yet it stays in.
+with staying as (delete from writer.departures where user_id = %(user_id)s)
 update writer.accounts set password_hash = %(password_hash)s, deactivated_at = null
 where user_id = %(user_id)s and deactivated_at is not null
 returning user_id

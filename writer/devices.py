@@ -13,7 +13,7 @@ from eventlog.pools import Pool
 from eventlog.queries import Queries
 from eventlog.safe_text import safe, unsafe
 from matrix.errors import missing_param, not_found
-from writer.account import PasswordAuthentication
+from writer.authentication import PasswordAuthentication
 from writer.logins import Logins
 from writer.requests import read_body, session_of, short, text, texts
 

@@ -21,3 +21,12 @@ returning device_id
 -- exists --
 -- Whether a user has the device.
 select 1 from writer.devices where user_id = %(user_id)s and device_id = %(device_id)s
+
+-- connections --
+-- From where the devices of a user that are logged in were last used.
+select d.device_id, d.last_seen_ip, (extract(epoch from d.last_seen_at) * 1000)::bigint, d.last_seen_user_agent
+from writer.devices d
+where d.user_id = %(user_id)s
+  and exists (select from writer.sessions s where s.user_id = d.user_id and s.device_id = d.device_id)
+order by d.last_seen_at desc nulls last, d.device_id
+limit 10000

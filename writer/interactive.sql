@@ -7,8 +7,10 @@ select request_hash, completed, data from writer.uia_sessions where session_id =
 insert into writer.uia_sessions as u (session_id, request_hash, completed, data)
 values (%(session_id)s, %(request_hash)s, array[%(stage)s], %(data)s)
 on conflict (session_id) do update
-set completed = array(select distinct c from unnest(u.completed || excluded.completed) as c), data = excluded.data
+set completed = case when excluded.completed <@ u.completed then u.completed else u.completed || excluded.completed end,
+    data = (u.data::jsonb || excluded.data::jsonb)::text
 where u.request_hash = excluded.request_hash
+returning completed
 
 -- end --
 -- Ends a session: what it allowed has been done.

@@ -1,7 +1,7 @@
-"""Logging in with a password, refreshing tokens, logging out.
+"""Logging in with a password or a token, refreshing tokens, logging out.
 
-Invariant: a wrong password and an unknown name are one answer, after the same time. Attempts are limited per address, failures
-per account. Source: client-server API, "Legacy API", "Login", "Token refresh flow".
+Invariant: attempts are limited per address, and failures per account (`writer/password_check.py`).
+Source: client-server API, "Legacy API", "Login", "Token refresh flow".
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from typing import Any, ClassVar
 from falcon.asgi import Request, Response
 
 from eventlog.pools import Pool
-from matrix.errors import MatrixError, forbidden, invalid_param, missing_param, unknown
-from matrix.identifiers import server_name_of
-from writer.accounts import Account, find_account
+from matrix.errors import MatrixError, invalid_param, unknown
+from writer.login_tokens import LoginTokens
 from writer.logins import Logins
-from writer.passwords import Passwords
+from writer.password_check import PasswordCheck, identifier_of
 from writer.rate_limits import RateLimits
-from writer.requests import Body, boolean, json_object, read_body, required_text, session_of, short, text
+from writer.requests import Body, boolean, read_body, required_text, session_of, short, text
 
 PUBLIC = frozenset({"GET", "POST"})
 
@@ -28,76 +27,48 @@ def address_of(req: Request) -> str:
     return client[0] if client else ""
 
 
-class PasswordCheck:
-    """Finds the account that a name and a password open."""
-
-    def __init__(self, pool: Pool, passwords: Passwords, limits: RateLimits, server_name: str) -> None:
-        self._pool = pool
-        self._passwords = passwords
-        self._limits = limits
-        self._server_name = server_name
-
-    async def account(self, name: str, password: str) -> Account:
-        """The account of a localpart or user id. M_FORBIDDEN, M_USER_DEACTIVATED, M_LIMIT_EXCEEDED after many failures."""
-        user_id = name if name.startswith("@") else f"@{name}:{self._server_name}"
-        self._limits.check("login", f"account {user_id}")
-        async with self._pool.connection() as connection:
-            account = await find_account(connection, user_id)
-            if account is None and server_name_of(user_id) == self._server_name:
-                # People write their names with a capital; accounts have none.
-                account = await find_account(connection, user_id.lower())
-        matches = await self._passwords.matches(password, account.password_hash if account else None)
-        if account is not None and account.deactivated_at is not None:
-            raise MatrixError(403, "M_USER_DEACTIVATED", "This account has been deactivated.")
-        if account is None or not matches:
-            self._limits.charge("login", f"account {user_id}")
-            raise forbidden("Invalid username or password.")
-        return account
-
-
-def user_of_identifier(body: Body) -> str:
-    """The name in `identifier`, or in the `user` that came before it."""
-    identifier = json_object(body, "identifier")
-    if identifier is None:
-        user = text(body, "user")
-        if user is not None:
-            return user
-        if text(body, "medium") is not None or text(body, "address") is not None:
-            raise forbidden("This server knows no third-party identifiers.")
-        raise missing_param("identifier is missing.")
-    kind = required_text(identifier, "type")
-    if kind in ("m.id.thirdparty", "m.id.phone"):
-        raise forbidden("This server knows no third-party identifiers.")
-    if kind != "m.id.user":
-        raise unknown(400, "Unknown type of identifier.")
-    return required_text(identifier, "user")
-
-
 class Login:
     """GET and POST /login."""
 
     public_methods: ClassVar = PUBLIC
 
-    def __init__(self, pool: Pool, check: PasswordCheck, logins: Logins, limits: RateLimits, server_name: str) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        check: PasswordCheck,
+        tokens: LoginTokens,
+        logins: Logins,
+        limits: RateLimits,
+        server_name: str,
+    ) -> None:
         self._pool = pool
         self._check = check
+        self._tokens = tokens
         self._logins = logins
         self._limits = limits
         self._server_name = server_name
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """The login types there are."""
-        resp.media = {"flows": [{"type": "m.login.password"}]}
+        flows: list[dict[str, object]] = [{"type": "m.login.password"}]
+        if self._tokens.enabled:
+            flows.append({"type": "m.login.token", "get_login_token": True})
+        resp.media = {"flows": flows}
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Logs a device in."""
         body = await read_body(req)
-        if required_text(body, "type") != "m.login.password":
+        kind, device = required_text(body, "type"), device_of(body)
+        if kind == "m.login.token" and self._tokens.enabled:
+            token = required_text(body, "token")
+            self._limits.take("login", f"address {address_of(req)}")
+            account = await self._tokens.account(token)
+        elif kind == "m.login.password":
+            identifier, password = identifier_of(body), required_text(body, "password")
+            self._limits.take("login", f"address {address_of(req)}")
+            account = await self._check.account(identifier, password)
+        else:
             raise unknown(400, "Unknown login type.")
-        name, password = user_of_identifier(body), required_text(body, "password")
-        device = device_of(body)
-        self._limits.take("login", f"address {address_of(req)}")
-        account = await self._check.account(name, password)
         async with self._pool.connection() as connection:
             resp.media = {
                 **await self._logins.begin(

@@ -15,7 +15,8 @@ from eventlog.pools import Pool
 from eventlog.queries import Queries
 from eventlog.safe_text import safe, unsafe
 from eventlog.sessions import SessionCache, new_token, token_hash
-from matrix.errors import forbidden, unknown_token
+from eventlog.settings import Sessions
+from matrix.errors import forbidden, unknown_token, user_locked
 from matrix.identifiers import new_device_id
 from writer.accounts import logout_others
 from writer.refresh_tokens import Issued, RefreshTokens
@@ -23,17 +24,15 @@ from writer.refresh_tokens import Issued, RefreshTokens
 SQL = Queries("writer", "logins.sql")
 NOTIFY = Queries("writer", "accounts.sql")["notify_sessions"]
 
-# How long an access token lives that can be refreshed. One that cannot lives until its device is logged out.
-REFRESHABLE_SECONDS = 3600.0
-
 
 class Logins:
     """Gives out tokens and takes them back; what it ends is forgotten by every process."""
 
-    def __init__(self, pool: Pool, sessions: SessionCache, refresh_tokens: RefreshTokens) -> None:
+    def __init__(self, pool: Pool, sessions: SessionCache, refresh_tokens: RefreshTokens, lives: Sessions) -> None:
         self._pool = pool
         self._sessions = sessions
         self._refresh_tokens = refresh_tokens
+        self._lives = lives
 
     async def begin(
         self,
@@ -73,7 +72,9 @@ class Logins:
                 row = await (await connection.execute(SQL["session_to_refresh"], named)).fetchone()
             if row is None:
                 raise unknown_token("Unrecognised refresh token.")
-            key, user_id, device_id = row[0], row[1], unsafe(row[2])
+            key, user_id, device_id, locked = row[0], row[1], unsafe(row[2]), row[3]
+            if locked:
+                raise user_locked()
             # "The old refresh token remains valid until the new access token or refresh token is used, at which point the
             # old refresh token is revoked": this one is in use, so those before it are revoked; and what was given out for
             # it before has not been used, or it would be gone itself.
@@ -122,18 +123,18 @@ class Logins:
             row = await (await connection.execute(SQL["now"])).fetchone()
             assert row is not None
             refresh = self._refresh_tokens.make(Issued(user_id, device_id, row[0]))
+        seconds = self._lives.access_token_seconds if refreshable else self._lives.unrefreshable_seconds
         values = {
             "token_hash": token_hash(access),
             "user_id": user_id,
             "device_id": safe(device_id),
-            "seconds": REFRESHABLE_SECONDS if refreshable else None,
+            "seconds": seconds or None,
             "refresh_hash": None if refresh is None else token_hash(refresh),
         }
         await connection.execute(SQL["put_session"], values)
-        if refresh is None:
-            return {"access_token": access}
-        return {
-            "access_token": access,
-            "refresh_token": refresh,
-            "expires_in_ms": round(REFRESHABLE_SECONDS * 1000),
-        }
+        tokens: dict[str, object] = {"access_token": access}
+        if refresh is not None:
+            tokens["refresh_token"] = refresh
+        if seconds:
+            tokens["expires_in_ms"] = round(seconds * 1000)
+        return tokens

@@ -36,7 +36,7 @@ on conflict do nothing
 
 -- session_to_refresh --
 -- The session a refresh token belongs to, and whether its first use ends older ones; locked, so that two refreshes follow each other.
-select s.token_hash, s.user_id, s.device_id
+select s.token_hash, s.user_id, s.device_id, a.locked_at is not null
 from writer.sessions s
 join writer.accounts a on a.user_id = s.user_id and a.deactivated_at is null
 where s.refresh_hash = %(refresh_hash)s

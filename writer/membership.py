@@ -14,12 +14,13 @@ from falcon.asgi import Request, Response
 
 from eventlog.pools import Pool
 from eventlog.queries import Queries
-from matrix.errors import MatrixError, forbidden, unknown
+from matrix.errors import MatrixError, forbidden, guest_forbidden, unknown
 from matrix.events import Event
 from writer.aliases import Aliases
 from writer.carried_settings import CarriedSettings, predecessor_of
 from writer.drafts import Draft
 from writer.federating import check_local_user, no_identity_server, unknown_room
+from writer.guests import GUEST_ACCESS, lets_guests_in
 from writer.log_writer import LogWriter
 from writer.permissions import POWER_KEYS, membership_of
 from writer.profiles import Profiles
@@ -115,6 +116,11 @@ class Join:
         if row is None:
             raise unknown_room(room_id, self._memberships.server_name)
         membership, rules, names, create = row
+        if session.guest:
+            view, _ = await self._memberships.view(room_id, session.user_id, GUEST_ACCESS)
+            access = view.state.get(GUEST_ACCESS)
+            if not lets_guests_in(None if access is None else access.content):
+                raise guest_forbidden()
         if membership != "j":
             # Clients mark their joins with fields of their own; that they end up in the event is how every server has it.
             own = {name: value for name, value in body.items() if name not in NOT_THE_CLIENTS}

@@ -13,13 +13,23 @@ from concurrent.futures import ThreadPoolExecutor
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from matrix.errors import limit_exceeded
+from matrix.errors import MatrixError, invalid_param, limit_exceeded
 
 THREADS = 2
 WAITING = 64
 # OWASP's password storage recommendation for argon2id: 19 MiB, two passes, one lane.
 MEMORY_KIB = 19_456
 PASSES = 2
+MOST_PASSWORD_CHARACTERS = 4096
+
+
+def check_password(password: str | None) -> str | None:
+    """The password, if it can be one."""
+    if password == "":
+        raise MatrixError(400, "M_WEAK_PASSWORD", "The password is empty.")
+    if password is not None and len(password) > MOST_PASSWORD_CHARACTERS:
+        raise invalid_param(f"A password may have {MOST_PASSWORD_CHARACTERS} characters.")
+    return password
 
 
 class Passwords:

@@ -16,7 +16,8 @@ from falcon.asgi import Request, Response
 from eventlog.pools import Pool
 from eventlog.queries import Queries
 from eventlog.safe_text import safe, unsafe
-from matrix.errors import MatrixError, bad_json, invalid_param, missing_param, not_found
+from eventlog.sessions import Session
+from matrix.errors import MatrixError, bad_json, guest_forbidden, invalid_param, missing_param, not_found
 from matrix.identifiers import fits, is_user_id
 from writer.drafts import Draft
 from writer.log_writer import LogWriter
@@ -107,7 +108,7 @@ class ProfileResource:
         """Sets a field of the requester's profile."""
         session, body = session_of(req), await read_body(req)
         check_own(session, user_id)
-        _check_field(field)
+        _check_field(field, session)
         self._limits.take("message", user_id)
         if field not in body:
             raise missing_param(f"{field} is missing.")
@@ -120,8 +121,9 @@ class ProfileResource:
 
     async def on_delete(self, req: Request, resp: Response, user_id: str, field: str) -> None:
         """Removes a field of the requester's profile."""
-        check_own(session_of(req), user_id)
-        _check_field(field)
+        session = session_of(req)
+        check_own(session, user_id)
+        _check_field(field, session)
         self._limits.take("message", user_id)
         await self._set(user_id, field, None)
         resp.media = {}
@@ -152,7 +154,10 @@ class ProfileResource:
             raise not_found("There is no such user here.")
 
 
-def _check_field(field: str) -> None:
+def _check_field(field: str, session: Session) -> None:
+    if session.guest and field != "displayname":
+        # "Guest users may only modify their display name; other profile fields may not be changed."
+        raise guest_forbidden()
     if not fits(field):
         raise MatrixError(400, "M_KEY_TOO_LARGE", "The name of a profile field may have 255 bytes.")
     if not _FIELD.fullmatch(field):

@@ -12,7 +12,7 @@ from typing import Literal
 from eventlog.settings import RateLimits as Rates
 from matrix.errors import limit_exceeded
 
-Action = Literal["message", "room", "join", "invite", "login", "registration"]
+Action = Literal["message", "room", "join", "invite", "login", "registration", "email", "request"]
 
 MOST_BUCKETS = 50_000
 
@@ -29,6 +29,8 @@ class RateLimits:
             "invite": (rates.invite_per_second, rates.invite_burst),
             "login": (rates.login_per_second, rates.login_burst),
             "registration": (rates.registration_per_second, rates.registration_burst),
+            "email": (rates.email_per_second, rates.email_burst),
+            "request": (rates.request_per_second, rates.request_burst),
         }
         self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
 

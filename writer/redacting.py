@@ -12,7 +12,7 @@ from falcon.asgi import Request, Response
 from eventlog.pools import Pool
 from eventlog.queries import Queries
 from eventlog.safe_text import unsafe
-from matrix.errors import forbidden, invalid_param, not_found
+from matrix.errors import forbidden, invalid_param, not_found, user_suspended
 from matrix.identifiers import fits, is_event_id
 from writer.drafts import Draft
 from writer.log_writer import LogWriter
@@ -37,9 +37,10 @@ class Redacting:
         self._pool = pool
         self._log = log
 
-    async def check(self, user_id: str, room_id: str, event_id: str) -> None:
+    async def check(self, user_id: str, room_id: str, event_id: str, *, own_only: bool = False) -> None:
         """M_NOT_FOUND for an event that is not of this room, M_FORBIDDEN for one that the user may not redact.
 
+        `own_only`: M_USER_SUSPENDED for what others have sent.
         The auth rules let a server's users redact each other's events; that they may not is for their server to see to.
         """
         view = await self._log.view(room_id, [*POWER_KEYS, ("m.room.member", user_id)])
@@ -54,6 +55,8 @@ class Redacting:
         _, event_type, state_key, sender = row
         if unsafe(event_type) == "m.room.create" and state_key == "":
             raise forbidden("The event that made the room cannot be redacted.")
+        if sender != user_id and own_only:
+            raise user_suspended()
         if sender != user_id and not may_redact_others(view, user_id):
             raise forbidden("You may not redact what others have sent here.")
 
@@ -73,7 +76,7 @@ class Redact:
         body = await read_body(req, optional=True)
         reason = text(body, "reason")
         check_room_id(room_id)
-        await self._redacting.check(session.user_id, room_id, event_id)
+        await self._redacting.check(session.user_id, room_id, event_id, own_only=session.suspended)
         draft = Draft(
             room_id,
             session.user_id,

@@ -7,33 +7,48 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from writer.account import Account, PasswordAuthentication
+from writer.account import Account
 from writer.account_data import AccountData, AccountDataResource, Tags
+from writer.account_moderation import AccountModeration
 from writer.aliases import Aliases, AliasResource, RoomAliases
+from writer.authentication import PasswordAuthentication
 from writer.carried_settings import CarriedSettings
 from writer.claims import Claims
 from writer.create_room import CreateRoom
 from writer.devices import Devices
 from writer.ephemeral import Receipts, Typing
+from writer.fallback import Fallback
 from writer.filters import Filters
 from writer.interactive import Interactive
-from writer.login import Login, Logout, PasswordCheck, Refresh
+from writer.login import Login, Logout, Refresh
+from writer.login_tokens import GetLoginToken, LoginTokens
 from writer.logins import Logins
+from writer.mail import Mailer
 from writer.membership import Join, Leave, Memberships, Moderation
+from writer.openid import OpenIdTokens, OpenIdUserInfo
+from writer.password_change import PasswordChange
+from writer.password_check import PasswordCheck
 from writer.profiles import ProfileResource, Profiles
 from writer.public_rooms import PublicRooms
 from writer.push_rules import PushRules
 from writer.redacting import Redact, Redacting
 from writer.refresh_tokens import RefreshTokens
-from writer.registration import Registration
+from writer.registration import Registration, RegistrationStages
 from writer.relating import Relating
 from writer.reports import Reports
 from writer.restricted import RestrictedRooms
 from writer.sending import Send, State
-from writer.server_info import Capabilities, Discovery
+from writer.server_info import Capabilities, WellKnown
 from writer.services import Services
 from writer.shared_secret import SharedSecretRegistration
+from writer.submit_token import SubmitToken
+from writer.third_party_networks import ThirdPartyNetworks
+from writer.threepids import ThirdPartyIdentifiers
+from writer.token_requests import TokenRequests
+from writer.turn_server import TurnServer
 from writer.upgrade import Upgrade
+from writer.validations import SUBMIT_PATH, Validations
+from writer.versions import Versions
 
 V1 = "/_matrix/client/v1"
 V3 = "/_matrix/client/v3"
@@ -50,46 +65,82 @@ class Routes(Protocol):
 def add_routes(app: Routes, services: Services) -> None:
     """Adds all endpoints of the writers."""
     _add_accounts(app, services)
+    _add_people(app, services)
     _add_rooms(app, services)
 
 
 def _add_accounts(app: Routes, services: Services) -> None:
-    settings, pool, log, limits = services.settings, services.pool, services.log, services.limits
-    server_name = settings.server.name
+    settings, pool, limits = services.settings, services.pool, services.limits
+    sessions, passwords, server_name = services.sessions, services.passwords, services.settings.server.name
     interactive = Interactive(pool)
-    logins = Logins(pool, services.sessions, RefreshTokens(services.settings.server.signing_key.read_bytes()))
-    check = PasswordCheck(pool, services.passwords, limits, server_name)
+    refresh_tokens = RefreshTokens(settings.server.signing_key.read_bytes())
+    logins = Logins(pool, sessions, refresh_tokens, settings.sessions)
+    check = PasswordCheck(pool, passwords, limits, server_name)
     authentication = PasswordAuthentication(interactive, check)
+    validations = Validations(pool, settings, Mailer(settings.email, server_name))
+    tokens = LoginTokens(pool, settings.sessions)
 
-    discovery = Discovery(settings)
-    app.add_route("/_matrix/client/versions", discovery)
-    app.add_route("/.well-known/matrix/client", discovery, suffix="client")
-    app.add_route("/.well-known/matrix/support", discovery, suffix="support")
-    app.add_route(V3 + "/capabilities", Capabilities(settings))
+    app.add_route("/_matrix/client/versions", Versions(services.routes))
+    well_known = WellKnown(settings)
+    for name in ("client", "support", "policy_server"):
+        app.add_route(f"/.well-known/matrix/{name}", well_known, suffix=name)
+    capabilities = Capabilities(settings, email=validations.enabled, login_tokens=tokens.enabled)
+    app.add_route(V3 + "/capabilities", capabilities)
 
-    app.add_route(V3 + "/login", Login(pool, check, logins, limits, server_name))
+    app.add_route(V3 + "/login", Login(pool, check, tokens, logins, limits, server_name))
+    app.add_route(V1 + "/login/get_token", GetLoginToken(tokens, authentication, limits))
     app.add_route(V3 + "/refresh", Refresh(logins, limits))
     logout = Logout(logins)
     app.add_route(V3 + "/logout", logout)
     app.add_route(V3 + "/logout/all", logout, suffix="all")
 
-    registration = Registration(settings, pool, interactive, services.passwords, logins, limits)
+    stages = RegistrationStages(settings, pool, validations)
+    registration = Registration(settings, pool, stages, interactive, validations, passwords, sessions, logins, limits)
     app.add_route(V3 + "/register", registration)
     app.add_route(V3 + "/register/available", registration, suffix="available")
     app.add_route(V1 + "/register/m.login.registration_token/validity", registration, suffix="validity")
-    shared_secret = SharedSecretRegistration(settings, pool, services.passwords, logins, limits)
+    app.add_route(V3 + "/auth/{stage}/fallback/web", Fallback(stages, interactive, limits))
+    shared_secret = SharedSecretRegistration(settings, pool, passwords, logins, limits)
     app.add_route("/_synapse/admin/v1/register", shared_secret)
 
-    account = Account(pool, log, services.sessions, services.passwords, authentication)
+    account = Account(pool, sessions, services.departures, authentication)
     app.add_route(V3 + "/account/whoami", account, suffix="whoami")
-    app.add_route(V3 + "/account/password", account, suffix="password")
     app.add_route(V3 + "/account/deactivate", account, suffix="deactivate")
-    app.add_route(V3 + "/account/3pid", account, suffix="threepids")
+    password = PasswordChange(pool, sessions, passwords, interactive, authentication, validations)
+    app.add_route(V3 + "/account/password", password)
+
+    threepids = ThirdPartyIdentifiers(pool, validations, authentication)
+    app.add_route(V3 + "/account/3pid", threepids)
+    for action in ("add", "bind", "delete", "unbind"):
+        app.add_route(f"{V3}/account/3pid/{action}", threepids, suffix=action)
+    requests = TokenRequests(settings, validations, limits)
+    for path, purpose in (("register", "register"), ("account/password", "password"), ("account/3pid", "add")):
+        app.add_route(f"{V3}/{path}/email/requestToken", requests, suffix=purpose)
+        app.add_route(f"{V3}/{path}/msisdn/requestToken", requests, suffix="msisdn")
+    app.add_route(SUBMIT_PATH, SubmitToken(validations))
 
     devices = Devices(pool, logins, authentication)
     app.add_route(V3 + "/devices", devices, suffix="list")
     app.add_route(V3 + "/devices/{device_id}", devices)
     app.add_route(V3 + "/delete_devices", devices, suffix="delete")
+
+    moderation = AccountModeration(pool, sessions, server_name)
+    app.add_route(V1 + "/admin/suspend/{user_id}", moderation, suffix="suspend")
+    app.add_route(V1 + "/admin/lock/{user_id}", moderation, suffix="lock")
+    app.add_route(V3 + "/admin/whois/{user_id}", moderation, suffix="whois")
+
+
+def _add_people(app: Routes, services: Services) -> None:
+    settings, pool, log, limits = services.settings, services.pool, services.log, services.limits
+    app.add_route(V3 + "/voip/turnServer", TurnServer(settings.voip))
+    app.add_route(V3 + "/user/{user_id}/openid/request_token", OpenIdTokens(pool, limits, settings.server.name))
+    app.add_route("/_matrix/federation/v1/openid/userinfo", OpenIdUserInfo(pool))
+    networks = ThirdPartyNetworks()
+    app.add_route(V3 + "/thirdparty/protocols", networks, suffix="protocols")
+    app.add_route(V3 + "/thirdparty/protocol/{protocol}", networks, suffix="protocol")
+    for kind in ("location", "user"):
+        app.add_route(f"{V3}/thirdparty/{kind}", networks, suffix=kind)
+        app.add_route(f"{V3}/thirdparty/{kind}/{{protocol}}", networks, suffix=f"{kind}_of")
 
     claims = Claims(pool)
     data = AccountData(pool, log)
@@ -130,7 +181,7 @@ def _add_rooms(app: Routes, services: Services) -> None:
     send = Send(log, Relating(pool), redacting, limits)
     app.add_route(ROOM + "/send/{event_type}/{txn_id}", send)
     app.add_route(ROOM + "/redact/{event_id}/{txn_id}", Redact(log, redacting, limits))
-    state = State(log, aliases, limits, server_name)
+    state = State(log, aliases, services.guests, limits, server_name)
     app.add_route(ROOM + "/state/{event_type}", state)
     app.add_route(ROOM + "/state/{event_type}/{state_key}", state)
 

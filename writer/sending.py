@@ -11,11 +11,12 @@ from typing import Any
 import orjson
 from falcon.asgi import Request, Response
 
-from matrix.errors import MatrixError, bad_json, bad_state, invalid_param, too_large
+from matrix.errors import MatrixError, bad_json, bad_state, guest_forbidden, invalid_param, too_large
 from matrix.identifiers import fits, is_room_alias
 from writer.aliases import Aliases
 from writer.drafts import Draft
 from writer.federating import check_local_invitee
+from writer.guests import GUEST_ACCESS, Guests
 from writer.log_writer import LogWriter
 from writer.rate_limits import RateLimits
 from writer.redacting import Redacting, check_txn_id
@@ -70,9 +71,10 @@ class Send:
 class State:
     """PUT /rooms/{room_id}/state/{event_type}/{state_key}."""
 
-    def __init__(self, log: LogWriter, aliases: Aliases, limits: RateLimits, server_name: str) -> None:
+    def __init__(self, log: LogWriter, aliases: Aliases, guests: Guests, limits: RateLimits, server_name: str) -> None:
         self._log = log
         self._aliases = aliases
+        self._guests = guests
         self._limits = limits
         self._server_name = server_name
 
@@ -86,6 +88,9 @@ class State:
         if not fits(state_key):
             raise too_large("A state key may have 255 bytes.")
         if event_type == "m.room.member":
+            if session.guest and content.get("membership") != "leave":
+                # Whether they may be let in is asked where they join.
+                raise guest_forbidden()
             check_local_invitee(content, state_key, self._server_name)
         view = await self._log.view(room_id, [(event_type, state_key)])
         current = view.state.get((event_type, state_key))
@@ -95,6 +100,8 @@ class State:
         if event_type == "m.room.canonical_alias" and state_key == "":
             await self._check_aliases(room_id, content, {} if current is None else current.content)
         sent = await self._log.send([Draft(room_id, session.user_id, event_type, content, state_key=state_key)])
+        if (event_type, state_key) == GUEST_ACCESS:
+            await self._guests.expel(room_id)
         resp.data = orjson.dumps({"event_id": sent[0].event_id})
 
     async def _check_aliases(self, room_id: str, content: Body, before: dict[str, Any]) -> None:

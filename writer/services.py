@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from eventlog.pools import Pool
 from eventlog.sessions import SessionCache
 from eventlog.settings import Settings
+from writer.departures import Departures
+from writer.guests import Guests
 from writer.log_writer import LogWriter
 from writer.passwords import Passwords
 from writer.rate_limits import RateLimits
@@ -14,7 +17,7 @@ from writer.rate_limits import RateLimits
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Open when requests come. The pool is of the role walden_writer."""
+    """Open when requests come. The pool is of the role walden_writer; `routes` are (method, template) of what is mounted."""
 
     settings: Settings
     pool: Pool
@@ -22,3 +25,6 @@ class Services:
     log: LogWriter
     passwords: Passwords
     limits: RateLimits
+    departures: Departures
+    guests: Guests
+    routes: Callable[[], Iterable[tuple[str, str]]]

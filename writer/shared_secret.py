@@ -17,13 +17,12 @@ from falcon.asgi import Request, Response
 from eventlog.pools import Pool
 from eventlog.settings import Settings
 from matrix.errors import MatrixError, bad_json, forbidden, unknown
-from matrix.identifiers import check_local_user_id
+from matrix.identifiers import check_local_user_id, lower_case
 from writer.accounts import insert_account
 from writer.login import address_of
 from writer.logins import Logins
-from writer.passwords import Passwords
+from writer.passwords import Passwords, check_password
 from writer.rate_limits import RateLimits
-from writer.registration import check_password
 from writer.requests import boolean, read_body, required_text, text
 
 NONCE_SECONDS = 60
@@ -69,7 +68,7 @@ class SharedSecretRegistration:
         if not hmac.compare_digest(wanted.encode(), mac.lower().encode()):
             self._limits.charge("registration", caller)
             raise forbidden("The MAC is not right.")
-        user_id = check_local_user_id(username, self._server_name)
+        user_id = check_local_user_id(lower_case(username), self._server_name)
         hashed = await self._passwords.hash(password)
         async with self._pool.connection() as connection, connection.transaction():
             await insert_account(connection, user_id, hashed, admin=admin)

@@ -63,7 +63,7 @@ class SyncService:
         self._filters: dict[tuple[str, str], str] = {}
         self._sessions = Sessions()
         self._waiting = 0
-        self._ends: set[Callable[[], None]] = set()
+        self._ends: dict[str, set[Callable[[], None]]] = {}
         self._stopping = False
         self._level = Level(metrics.HELD, lambda: self._waiting)
         self._token = ""
@@ -88,7 +88,12 @@ class SyncService:
     def stop(self) -> None:
         """Answers all who wait, and lets nobody wait from now on: the process is about to end."""
         self._stopping = True
-        for end in tuple(self._ends):
+        for user_id in tuple(self._ends):
+            self.end(user_id)
+
+    def end(self, user_id: str) -> None:
+        """Answers a user who waits as if their time were up: a session of theirs may have ended."""
+        for end in tuple(self._ends.get(user_id, ())):
             end()
 
     async def __aexit__(self, *exc: object) -> None:
@@ -151,7 +156,7 @@ class SyncService:
                     session.answer(self._token)
                     metrics.EMPTY.count += 1
                     return self._empty
-                ended = await self._wait(user.waiters, left, gone)
+                ended = await self._wait(user.waiters, left, gone, request.user_id)
 
     async def stirred(self, nid: int, after: int, seconds: float, gone: Disconnected | None = None) -> bool:
         """Waits until something has happened in a room after a position; False when the time is up or the client has gone."""
@@ -168,8 +173,10 @@ class SyncService:
             if not waiters and peekers.get(nid) is waiters:
                 del peekers[nid]
 
-    async def _wait(self, waiters: set[asyncio.Future[None]], seconds: float, gone: Disconnected | None) -> bool:
-        """Waits among those who are woken together; True when the time is up or the client has gone."""
+    async def _wait(
+        self, waiters: set[asyncio.Future[None]], seconds: float, gone: Disconnected | None, user_id: str = ""
+    ) -> bool:
+        """Waits among those who are woken together; True when the time is up, the client has gone, or the user is ended."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         ended = False
@@ -184,12 +191,15 @@ class SyncService:
         unregister = None if gone is None else gone(end)
         waiters.add(future)
         self._waiting += 1
-        self._ends.add(end)
+        ends = self._ends.setdefault(user_id, set())
+        ends.add(end)
         try:
             await future
         finally:
             self._waiting -= 1
-            self._ends.discard(end)
+            ends.discard(end)
+            if not ends and self._ends.get(user_id) is ends:
+                del self._ends[user_id]
             waiters.discard(future)
             timer.cancel()
             if unregister is not None:

@@ -35,7 +35,12 @@ def test_every_promised_subcommand_is_there() -> None:
         "password",
         "deactivate",
         "admin",
+        "lock",
+        "unlock",
+        "suspend",
+        "unsuspend",
     }
+    assert {path[1] for path in ALL if path[0] == "registration-token" and path[1:]} == {"make", "list", "end"}
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)

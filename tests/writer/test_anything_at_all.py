@@ -44,7 +44,8 @@ FIELDS = """type identifier user password token device_id initial_device_display
  new_password logout_devices display_name devices visibility preset room_alias_name name topic invite invite_3pid room_version
  creation_content initial_state is_direct power_level_content_override user_id reason third_party_signed typing timeout thread_id
  m.fully_read m.read m.read.private displayname avatar_url order room enabled actions pattern conditions room_id limit since filter
- nonce mac admin""".split()  # noqa: SIM905
+ nonce mac admin suspended locked client_secret sid email send_attempt next_link medium address three_pid_creds id_server
+ guest_access_token erase country phone_number""".split()  # noqa: SIM905
 BODIES = st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4) | VALUES
 # What another test does on purpose, and what waits.
 SKIPPED = ("/sync", "/account/deactivate", "/logout", "/logout/all")

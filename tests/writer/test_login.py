@@ -47,7 +47,9 @@ async def test_a_wrong_password_and_an_unknown_name_are_one_answer(api: Api) -> 
     [
         ({"type": None}, (400, "M_MISSING_PARAM")),
         ({"type": 3}, (400, "M_BAD_JSON")),
-        ({"type": "m.login.token"}, (400, "M_UNKNOWN")),
+        ({"type": "m.login.token"}, (400, "M_MISSING_PARAM")),
+        ({"type": "m.login.token", "token": "nonsense"}, (403, "M_FORBIDDEN")),
+        ({"type": "m.login.magic"}, (400, "M_UNKNOWN")),
         ({"identifier": None}, (400, "M_MISSING_PARAM")),
         ({"identifier": "me"}, (400, "M_BAD_JSON")),
         ({"identifier": {}}, (400, "M_MISSING_PARAM")),

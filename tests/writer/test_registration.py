@@ -50,9 +50,17 @@ async def test_a_name_is_given_once(api: Api) -> None:
     assert (await api.anybody.get("register/available")).refusal == (400, "M_MISSING_PARAM")
 
 
-@pytest.mark.parametrize("username", ["", "Upper", "with space", "@a:test.example", "ümlaut", "a" * 250, "nul\0"])
+@pytest.mark.parametrize(
+    "username", ["", "K-sign-\u212a", "with space", "@a:test.example", "ümlaut", "a" * 250, "nul\0"]
+)
 async def test_a_name_that_cannot_be_is_refused_before_authentication(api: Api, username: str) -> None:
     assert (await api.anybody.post("register", {"username": username})).refusal == (400, "M_INVALID_USERNAME")
+
+
+async def test_capitals_in_a_name_are_made_small(api: Api) -> None:
+    body = {"username": "User-UPPER", "password": "secret!", "auth": DUMMY}
+    assert (await api.anybody.post("register", body)).ok()["user_id"] == "@user-upper:test.example"
+    assert (await api.anybody.get("register/available?username=USER-upper")).refusal == (400, "M_USER_IN_USE")
 
 
 async def test_guests_are_refused(api: Api) -> None:

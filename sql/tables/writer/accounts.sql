@@ -4,7 +4,9 @@ create table writer.accounts (
     admin boolean not null default false,
     guest boolean not null default false,
     deactivated_at timestamptz,
-    created_at timestamptz not null default now()
+    created_at timestamptz not null default now(),
+    locked_at timestamptz,
+    suspended_at timestamptz
 );
 comment on table writer.accounts is 'Local accounts.';
 comment on column writer.accounts.user_id is 'Matrix user id.';
@@ -13,6 +15,9 @@ comment on column writer.accounts.admin is 'Server administrator.';
 comment on column writer.accounts.guest is 'Guest account.';
 comment on column writer.accounts.deactivated_at is 'When it was deactivated; null while active.';
 comment on column writer.accounts.created_at is 'When it was registered.';
+comment on column writer.accounts.locked_at is 'Since when it can do nothing but log out; null: it is not locked.';
+comment on column writer.accounts.suspended_at is 'Since when it can read but not speak; null: it is not suspended.';
+create index accounts_guests on writer.accounts (user_id) where guest;
 
 create table writer.devices (
     user_id text collate "C" not null references writer.accounts (user_id),
@@ -21,6 +26,7 @@ create table writer.devices (
     created_at timestamptz not null default now(),
     last_seen_at timestamptz,
     last_seen_ip text,
+    last_seen_user_agent text,
     primary key (user_id, device_id)
 ) with (fillfactor = 80);
 comment on table writer.devices is 'Devices of local accounts.';
@@ -30,6 +36,7 @@ comment on column writer.devices.display_name is 'Name the user gave it, NUL-saf
 comment on column writer.devices.created_at is 'When it first logged in.';
 comment on column writer.devices.last_seen_at is 'Last use, to the minute.';
 comment on column writer.devices.last_seen_ip is 'Address of the last use.';
+comment on column writer.devices.last_seen_user_agent is 'User-Agent header of the last use, NUL-safe, at most 255 bytes.';
 
 create table writer.sessions (
     token_hash bytea primary key,
