@@ -2,7 +2,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_asyncio
-from api_server import Api, Client, part, serving, settings_for
+from api_server import Api, Client, eventually, part, serving, settings_for
 
 from writer.drafts import Draft
 
@@ -46,7 +46,11 @@ async def test_a_guest_joins_only_rooms_that_let_guests_in(guests_api: Api) -> N
     assert (await guest.put(member, {"membership": "join"})).refusal == REFUSED
     (await guest.post(f"rooms/{part(open_room)}/join", {})).ok()
     await guest.send(open_room, "hello from a guest")
-    assert (await guest.get("sync")).ok()["rooms"]["join"].keys() == {open_room}
+
+    async def is_shown() -> bool:
+        return (await guest.get("sync")).ok().get("rooms", {}).get("join", {}).keys() == {open_room}
+
+    await eventually(is_shown)
     (await guest.post(f"rooms/{part(open_room)}/leave", {})).ok()
 
 
