@@ -21,7 +21,7 @@ from matrix.events import Event
 from matrix.globs import Glob, WordGlob
 from matrix.power_levels import BadPowerLevel, PowerLevels
 from matrix.property_paths import ABSENT, look_up, parse_path
-from matrix.push_rules import DEFAULT_RULES, OWN_USER_ID, PushRule, PushRuleset
+from matrix.push_rules import DEFAULT_RULES, HISTORICAL_ACTIONS, OWN_USER_ID, PushRule, PushRuleset
 
 __all__ = ["DEFAULT_EVALUATOR", "SILENT", "Evaluator", "EventFacts", "Notification", "compile_ruleset", "event_facts"]
 
@@ -186,6 +186,8 @@ def _compile_rule(rule: PushRule) -> tuple[tuple[_OfEvent, ...], tuple[_OfMember
 
 
 def _outcome(actions: tuple[str | dict[str, Any], ...]) -> Notification:
+    # "a rule with ["dont_notify"] actions MUST be equivalent to a rule with an empty actions array"
+    actions = tuple(action for action in actions if action not in HISTORICAL_ACTIONS)
     notify = "notify" in actions
     # "If a highlight tweak is given with no value, its value is defined to be true. If no highlight tweak is given at all
     # then the value of highlight is defined to be false."

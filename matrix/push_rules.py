@@ -30,8 +30,8 @@ MAX_RULES: Final = 1_000
 
 _MAX_CONDITIONS = 100
 _MAX_ACTIONS = 20
-# "Clients and homeservers MUST ignore these actions, for instance, by stripping them."
-_HISTORICAL_ACTIONS = ("dont_notify", "coalesce")
+HISTORICAL_ACTIONS: Final = ("dont_notify", "coalesce")
+"""Kept as the client gave them, and without a meaning: "Clients and homeservers MUST ignore these actions"."""
 
 Json = dict[str, Any]
 Action = str | Json
@@ -154,8 +154,7 @@ class PushRuleset:
         return form
 
     def rule(self, kind: str, rule_id: str) -> PushRule:
-        """One rule; M_NOT_FOUND if there is none, M_INVALID_PARAM for a kind that does not exist."""
-        _check_kind(kind)
+        """One rule; M_NOT_FOUND if there is none, as of a kind that does not exist."""
         for rule in self:
             if rule.kind == kind and rule.rule_id == rule_id:
                 return rule
@@ -194,7 +193,6 @@ class PushRuleset:
 
     def delete(self, kind: str, rule_id: str) -> PushRuleset:
         """Remove a rule of the user's own; M_NOT_FOUND if it is none, default rules included."""
-        _check_kind(kind)
         kept = tuple(rule for rule in self.own if (rule.kind, rule.rule_id) != (kind, rule_id))
         if len(kept) == len(self.own):
             raise not_found("The push rule was not found.")
@@ -320,6 +318,6 @@ def _parse_actions(actions: Any) -> tuple[Action, ...]:
                 raise invalid_param("An action that is an object has a set_tweak.")
         elif not isinstance(action, str):
             raise bad_json("An action is a string or an object.")
-        elif action != "notify" and action not in _HISTORICAL_ACTIONS:
+        elif action != "notify" and action not in HISTORICAL_ACTIONS:
             raise invalid_param(f"There is no action {action!r:.40}.")
-    return tuple(action for action in actions if action not in _HISTORICAL_ACTIONS)
+    return tuple(actions)

@@ -127,6 +127,11 @@ def test_the_master_rule_silences_everything_ones_own_rules_too() -> None:
     assert compile_ruleset(rules).evaluate(facts(message()), BOB, None) == SILENT
 
 
+def test_a_historical_action_is_no_action() -> None:
+    rules = PushRuleset().put("room", ROOM, {"actions": ["dont_notify"]})
+    assert compile_ruleset(rules).evaluate(facts(message()), BOB, "Bob") == SILENT
+
+
 def test_changed_actions_of_a_default_rule_are_what_happens() -> None:
     rules = PushRuleset().set_actions("underride", ".m.rule.message", ["notify", SOUND])
     assert compile_ruleset(rules).evaluate(facts(message()), BOB, None).actions == ("notify", SOUND)

@@ -102,9 +102,16 @@ def test_default_rules_can_be_switched_and_given_other_actions_but_not_removed()
     assert refusal.value.errcode == "M_NOT_FOUND"
 
 
-def test_historical_actions_are_dropped() -> None:
+def test_historical_actions_are_kept_for_the_client_that_gave_them() -> None:
     rules = PushRuleset().put("room", ROOM, {"actions": ["dont_notify", "coalesce"]})
-    assert rules.rule("room", ROOM).actions == ()
+    assert PushRuleset.from_stored(rules.stored()).rule("room", ROOM).actions == ("dont_notify", "coalesce")
+
+
+def test_there_is_no_rule_of_a_kind_that_does_not_exist() -> None:
+    for ask in (PushRuleset().rule, PushRuleset().delete):
+        with pytest.raises(MatrixError) as refusal:
+            ask("postcontent", "x")
+        assert refusal.value.errcode == "M_NOT_FOUND"
 
 
 def test_a_removed_rule_is_gone() -> None:
