@@ -1,7 +1,7 @@
 """Maintenance: what has to happen regularly and belongs to nobody else.
 
-Reads: nothing of the log, but for retention (readers/retention). Writes: partitions, the outputs slot's position, removals of
-what has expired.
+Reads: outputs with their entries, by position, to count them; for retention see readers/retention. Writes: partitions, the outputs
+slot's position, the counts of schema activity, removals of what has expired.
 Shards by: nothing. Safe to run N of: yes, each step is harmless twice. Dead for an hour: nothing is noticed; for weeks:
 rows go to the default partitions, and the outputs slot holds back WAL until max_slot_wal_keep_size.
 
@@ -34,6 +34,9 @@ SLOT_SECONDS = 10.0
 EXPIRY_SECONDS = 600.0
 PARTITION_SECONDS = 3600.0
 RETENTION_SECONDS = 3600.0
+# Outputs are counted some thousand a transaction; what one round does not reach, the next one does.
+FOLDED_AT_ONCE = 2_000
+FOLDS = 50
 EXPIRED_AT_ONCE = 5_000
 EXPIRING = (
     "forget_txns",
@@ -109,6 +112,7 @@ async def _work(settings: Settings) -> None:
             if now >= due["expiry"]:
                 due["expiry"] = now + EXPIRY_SECONDS
                 await _remove_expired(connection)
+            await _count_activity(connection)
             await _move_slot(mover, slot)
             await asyncio.sleep(SLOT_SECONDS)
 
@@ -124,6 +128,13 @@ async def _make_partitions(connection: AsyncConnection) -> None:
         return
     if row is not None and row[0]:
         log.info("partitions of ephemeral outputs were dropped", dropped=row[0])
+
+
+async def _count_activity(connection: AsyncConnection) -> None:
+    for _ in range(FOLDS):
+        row = await (await connection.execute(SQL["fold_activity"], {"most": FOLDED_AT_ONCE})).fetchone()
+        if row is None or not row[0]:
+            break
 
 
 async def _remove_expired(connection: AsyncConnection) -> None:

@@ -6,6 +6,10 @@ select eventlog.make_partitions()
 -- Drops partitions of ephemeral outputs whose positions everybody has passed; returns how many.
 select eventlog.drop_ephemeral()
 
+-- fold_activity --
+-- Counts what was not counted yet for the daily activity; returns how many outputs that were.
+select activity.fold_v1(%(most)s)
+
 -- wal_end --
 -- The end of the WAL that is safe on disk.
 select (pg_current_wal_flush_lsn() - '0/0')::bigint

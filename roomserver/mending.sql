@@ -190,3 +190,61 @@ from json_populate_recordset(null::roomserver.reports, %(rows)s::json) x
 on conflict (entry) do update
 set reporter = excluded.reporter, room_id = excluded.room_id, event_id = excluded.event_id, user_id = excluded.user_id,
     reason = excluded.reason, shard = excluded.shard, position = excluded.position
+
+-- remove_threads --
+-- Takes away threads that nothing says.
+delete from roomserver.threads t
+using json_populate_recordset(null::roomserver.threads, %(rows)s::json) x
+where t.room = x.room and t.root = x.root
+
+-- put_threads --
+-- Puts threads as they should be.
+insert into roomserver.threads (room, root, begun, entry, event_id)
+select x.room, x.root, x.begun, x.entry, x.event_id
+from json_populate_recordset(null::roomserver.threads, %(rows)s::json) x
+on conflict (room, root) do update
+set begun = excluded.begun, entry = excluded.entry, event_id = excluded.event_id
+
+-- remove_activity_users --
+-- Takes away counts of users that nothing says.
+delete from activity.users t
+using json_populate_recordset(null::activity.users, %(rows)s::json) x
+where t.sender = x.sender and t.day = x.day and t.room = x.room
+
+-- put_activity_users --
+-- Puts counts of users as they should be.
+insert into activity.users (sender, day, room, messages, edits, reactions, changes)
+select x.sender, x.day, x.room, x.messages, x.edits, x.reactions, x.changes
+from json_populate_recordset(null::activity.users, %(rows)s::json) x
+on conflict (sender, day, room) do update
+set messages = excluded.messages, edits = excluded.edits, reactions = excluded.reactions, changes = excluded.changes
+
+-- remove_activity_rooms --
+-- Takes away counts of rooms that nothing says.
+delete from activity.rooms t
+using json_populate_recordset(null::activity.rooms, %(rows)s::json) x
+where t.room = x.room and t.day = x.day
+
+-- put_activity_rooms --
+-- Puts counts of rooms as they should be.
+insert into activity.rooms (room, day, messages, edits, reactions, changes, senders)
+select x.room, x.day, x.messages, x.edits, x.reactions, x.changes, x.senders
+from json_populate_recordset(null::activity.rooms, %(rows)s::json) x
+on conflict (room, day) do update
+set messages = excluded.messages, edits = excluded.edits, reactions = excluded.reactions, changes = excluded.changes,
+    senders = excluded.senders
+
+-- remove_activity_days --
+-- Takes away counts of days that nothing says.
+delete from activity.days t
+using json_populate_recordset(null::activity.days, %(rows)s::json) x
+where t.day = x.day
+
+-- put_activity_days --
+-- Puts counts of days as they should be.
+insert into activity.days (day, messages, edits, reactions, changes, senders, rooms)
+select x.day, x.messages, x.edits, x.reactions, x.changes, x.senders, x.rooms
+from json_populate_recordset(null::activity.days, %(rows)s::json) x
+on conflict (day) do update
+set messages = excluded.messages, edits = excluded.edits, reactions = excluded.reactions, changes = excluded.changes,
+    senders = excluded.senders, rooms = excluded.rooms

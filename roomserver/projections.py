@@ -39,10 +39,23 @@ PROJECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "relations": ("target", "rel_type", "timeline", "event_id"),
     "early_redactions": ("target", "redaction"),
     "reports": ("entry",),
+    "threads": ("room", "root"),
+    "activity_users": ("sender", "day", "room"),
+    "activity_rooms": ("room", "day"),
+    "activity_days": ("day",),
 }
-"""Tables of schema roomserver by name, with their keys. Whatever names a room comes after `rooms`."""
+"""Tables of schema roomserver by name (and those of schema activity), with their keys. Whatever names a room comes after `rooms`,
+and what is made of another one after that."""
 
-OF_USERS: Final = frozenset(("account_data", "profiles", "aliases", "reports"))
+DERIVED: Final = {
+    "threads": "roomserver.threads",
+    "activity_users": "activity.users",
+    "activity_rooms": "activity.rooms",
+    "activity_days": "activity.days",
+}
+"""Those that follow others (by triggers) or are counted aside (by maintenance), with their tables."""
+
+OF_USERS: Final = frozenset(("account_data", "profiles", "aliases", "reports", "activity_days"))
 """Those that cannot be looked at a room at a time."""
 
 # What one transaction of a rebuild changes at most.

@@ -337,3 +337,99 @@ full join rebuilt r using (target, redaction)
 where s is distinct from r and (r.target is not null or s.position > (select k.position from edge k))
 order by r.target is not null, target, redaction
 limit %(most)s
+
+-- threads --
+-- The first reply of each thread, of the relations that are known.
+with rebuilt as (
+    select distinct on (l.room, l.target) l.room, l.target as root, l.timeline as begun, l.entry, l.event_id
+    from roomserver.relations l
+    where l.rel_type = 'm.thread' and (%(room)s::bigint is null or l.room = %(room)s)
+    order by l.room, l.target, l.timeline
+),
+stored as (
+    select t.room, t.root, t.begun, t.entry, t.event_id
+    from roomserver.threads t
+    where %(room)s::bigint is null or t.room = %(room)s
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (room, root)
+where s is distinct from r
+order by r.room is not null, room, root
+limit %(most)s
+
+-- activity_users --
+-- What each user did by day, up to where it is counted. Days of which the log has not all messages any more stand as they are.
+with entries as (
+    select o.room, e.sender, (eventlog.entry_time(o.entry) at time zone 'utc')::date as day, o.kind = 's' as change,
+           e.type = 'm.reaction' as reaction, e.type in ('m.room.message', 'm.room.encrypted', 'm.sticker') as message,
+           position('"rel_type":"m.replace"' in e.json) > 0 as edit
+    from eventlog.positions a
+    join eventlog.outputs o on o.shard = a.shard and o.position <= a.position
+    join eventlog.events e on e.id = o.entry and e.kind = o.kind
+    where a.component = 'activity' and o.kind in ('s', 'm') and o.verdict = 'a' and (%(room)s::bigint is null or o.room = %(room)s)
+),
+edge as (
+    select (eventlog.entry_time(max(g.entry)) at time zone 'utc')::date as day from eventlog.edges g where g.kind = 'm'
+),
+rebuilt as (
+    select n.sender, n.day, n.room,
+           count(*) filter (where not n.change and n.message and not n.edit)::integer as messages,
+           count(*) filter (where not n.change and n.message and n.edit)::integer as edits,
+           count(*) filter (where not n.change and n.reaction)::integer as reactions,
+           count(*) filter (where n.change)::integer as changes
+    from entries n
+    where n.change or n.message or n.reaction
+    group by n.sender, n.day, n.room
+),
+stored as (
+    select u.sender, u.day, u.room, u.messages, u.edits, u.reactions, u.changes
+    from activity.users u
+    where %(room)s::bigint is null or u.room = %(room)s
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (sender, day, room)
+where s is distinct from r and coalesce(day > (select k.day from edge k), true)
+order by r.sender is not null, sender, day, room
+limit %(most)s
+
+-- activity_rooms --
+-- What happened in each room by day: the sum over its users.
+with rebuilt as (
+    select u.room, u.day, sum(u.messages)::integer as messages, sum(u.edits)::integer as edits, sum(u.reactions)::integer as reactions,
+           sum(u.changes)::integer as changes, count(*)::integer as senders
+    from activity.users u
+    where %(room)s::bigint is null or u.room = %(room)s
+    group by u.room, u.day
+),
+stored as (
+    select a.room, a.day, a.messages, a.edits, a.reactions, a.changes, a.senders
+    from activity.rooms a
+    where %(room)s::bigint is null or a.room = %(room)s
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (room, day)
+where s is distinct from r
+order by r.room is not null, room, day
+limit %(most)s
+
+-- activity_days --
+-- What happened on the server by day: the sum over users and rooms.
+with rebuilt as (
+    select u.day, sum(u.messages)::bigint as messages, sum(u.edits)::bigint as edits, sum(u.reactions)::bigint as reactions,
+           sum(u.changes)::bigint as changes, count(distinct u.sender)::integer as senders, count(distinct u.room)::integer as rooms
+    from activity.users u
+    where %(room)s::bigint is null or u.room = %(room)s
+    group by u.day
+),
+stored as (
+    select d.day, d.messages, d.edits, d.reactions, d.changes, d.senders, d.rooms from activity.days d
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (day)
+where s is distinct from r
+order by r.day is not null, day
+limit %(most)s

@@ -1,7 +1,7 @@
 -- What each component may do. Run after every migration; grants are idempotent.
-revoke all on schema eventlog, roomserver, writer, history from public;
+revoke all on schema eventlog, roomserver, writer, activity, history from public;
 revoke all on schema search, userdirectory, notifications from public;
-revoke execute on all functions in schema eventlog, roomserver, writer from public;
+revoke execute on all functions in schema eventlog, roomserver, writer, activity, history from public;
 
 grant usage on schema eventlog, roomserver to walden_writer, walden_roomserver, walden_reader, walden_maintenance;
 grant usage on schema writer to walden_writer, walden_reader, walden_maintenance;
@@ -39,6 +39,10 @@ grant select, delete on eventlog.txns to walden_maintenance;
 grant select, delete on writer.uia_sessions, writer.sessions, writer.threepid_validations, writer.login_tokens, writer.openid_tokens
     to walden_maintenance;
 grant insert, update on eventlog.positions to walden_maintenance;
+
+grant usage on schema activity to walden_maintenance;
+grant select on all tables in schema activity to walden_maintenance;
+grant execute on function activity.fold_v1(integer) to walden_maintenance;
 
 grant select on all tables in schema history to walden_history, walden_reader, walden_maintenance;
 grant execute on all functions in schema history to walden_history, walden_reader, walden_maintenance;

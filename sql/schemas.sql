@@ -5,6 +5,8 @@ create schema roomserver;
 comment on schema roomserver is 'Written by the room server alone, in the transaction of its verdicts: state over time, heads, last values.';
 create schema writer;
 comment on schema writer is 'Secrets and sessions, which are not log entries: accounts, devices, access tokens, filters.';
+create schema activity;
+comment on schema activity is 'Written by maintenance: what people did by day, counted from the outputs.';
 create schema history;
 comment on schema history is 'Views and functions for people: rooms, messages, memberships, state at a time. Versioned like an API.';
 create schema search;

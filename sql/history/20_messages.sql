@@ -1,6 +1,4 @@
 -- Messages as people see them: the latest valid edit in the place of what was sent, redacted ones without their words.
--- Specification, "Validity of replacement events": same room, same sender, same type, no state key, the original is no edit itself,
--- m.new_content is there; the most recent by origin_server_ts, then by the greatest event id.
 create view history.messages as
 select e.event_id,
        r.room_id,
@@ -15,11 +13,11 @@ select e.event_id,
            when edit.event_id is not null then edit.body
            else history.json_text(e.json, 'content', 'body') end as body,
        e.type = 'm.room.encrypted' as encrypted,
-       edit.event_id as edit_event_id,
+       edit.event_id collate "C" as edit_event_id,
        edit.edited_at,
        x.target is not null as redacted,
-       redaction.sender as redacted_by,
-       case when again.target is null then history.json_text(redaction.json, 'content', 'reason') end as redaction_reason,
+       case when x.target is not null then (select n.sender from history.redaction_of(x.target) n) end collate "C" as redacted_by,
+       case when x.target is not null then (select n.reason from history.redaction_of(x.target) n) end as redaction_reason,
        case when x.target is null and history.json_text(e.json, 'content', 'm.relates_to', 'rel_type') = 'm.thread'
            then history.json_text(e.json, 'content', 'm.relates_to', 'event_id') end as thread,
        case when x.target is null
@@ -30,26 +28,13 @@ from eventlog.outputs o
 join eventlog.events e on e.id = o.entry and e.kind = 'm'
 join roomserver.rooms r on r.nid = o.room
 left join roomserver.redactions x on x.target = e.event_id
-left join eventlog.events redaction on redaction.id = x.entry and redaction.kind in ('s', 'm')
-left join roomserver.redactions again on again.target = x.redaction
-left join lateral (
-    select n.event_id,
-           history.json_text(n.json, 'content', 'm.new_content', 'msgtype') as msgtype,
-           history.json_text(n.json, 'content', 'm.new_content', 'body') as body,
-           history.sent_time(n.json) as edited_at
-    from roomserver.relations l
-    join eventlog.events n on n.id = l.entry and n.kind = 'm'
-    where l.target = e.event_id and l.rel_type = 'm.replace' and l.room = o.room
-      and n.sender = e.sender and n.type = e.type and x.target is null
-      and (n.type = 'm.room.encrypted'
-           or json_typeof(history.safe_json(n.json) #> '{content,m.new_content}') = 'object')
-      and not exists (select from roomserver.redactions y where y.target = n.event_id)
-    order by history.sent_time(n.json) desc, n.event_id desc
-    limit 1
-) edit on true
+left join lateral history.latest_edit(
+    case when exists (select from roomserver.relations l where l.target = e.event_id and l.rel_type = 'm.replace') then e.event_id end,
+    o.room, e.sender, e.type) edit on true
 where o.kind = 'm' and o.verdict = 'a' and o.timeline is not null
   and e.type in ('m.room.message', 'm.room.encrypted', 'm.sticker')
-  and history.json_text(e.json, 'content', 'm.relates_to', 'rel_type') is distinct from 'm.replace';
+  and (position('"m.relates_to":' in e.json) = 0
+       or history.json_text(e.json, 'content', 'm.relates_to', 'rel_type') is distinct from 'm.replace');
 comment on view history.messages is 'Every message, edits and redactions applied. For one room, history.messages_of(room_id) reads a page without looking at the rest.';
 comment on column history.messages.event_id is 'Event id.';
 comment on column history.messages.room_id is 'Room it was said in.';

@@ -6,7 +6,16 @@ from typing import Any
 
 import psycopg
 
-SCHEMAS = ("eventlog", "roomserver", "writer", "history", "search", "userdirectory", "notifications")
+SCHEMAS = (
+    "eventlog",
+    "roomserver",
+    "writer",
+    "activity",
+    "history",
+    "search",
+    "userdirectory",
+    "notifications",
+)
 
 QUERIES = {
     "schemas": """

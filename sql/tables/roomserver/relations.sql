@@ -8,7 +8,7 @@ create table roomserver.relations (
     sender text collate "C" not null,
     primary key (target, rel_type, timeline, event_id)
 );
-create index relations_threads on roomserver.relations (room, timeline) where rel_type = 'm.thread';
+create index relations_room on roomserver.relations (room, rel_type, timeline);
 comment on table roomserver.relations is 'Accepted events that relate to another one: edits, reactions, threads, references.';
 comment on column roomserver.relations.target is 'Event id related to.';
 comment on column roomserver.relations.rel_type is 'm.replace, m.annotation, m.thread, m.reference or another.';
