@@ -145,7 +145,7 @@ async def test_default_push_rules_are_changed_and_never_deleted(api: Api) -> Non
 @pytest.mark.parametrize(
     ("method", "path", "body", "refusal"),
     [
-        ("GET", "nonsense/x", None, (400, "M_INVALID_PARAM")),
+        ("GET", "nonsense/x", None, (404, "M_NOT_FOUND")),
         ("GET", "room/x", None, (404, "M_NOT_FOUND")),
         ("GET", "room/x/enabled", None, (404, "M_NOT_FOUND")),
         ("GET", "room/x/actions", None, (404, "M_NOT_FOUND")),
