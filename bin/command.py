@@ -335,6 +335,26 @@ def psql(arguments: tuple[str, ...], role: str) -> None:
         become_psql(settings().dsn(role), arguments)  # type: ignore[arg-type]
 
 
+@main.command("dba-script")
+def dba_script() -> None:
+    """Print the SQL with which an administrator makes the roles and the database that database.dsn names (for psql)."""
+    from bin.dba_script import script
+
+    with told():
+        click.echo(script(settings()), nl=False)
+
+
+@main.command()
+def grants() -> None:
+    """Print who may do what, as the database's catalogue says (docs/grants.md)."""
+    import asyncio
+
+    from bin.grants import page
+
+    with told():
+        click.echo(asyncio.run(page(settings().dsn(direct=True))), nl=False)
+
+
 @main.command()
 def connections() -> None:
     """Show how many connections of which kind each process holds, and which may go through PgBouncer."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 
 from bin.findings import Finding, error, fine, warning
+from bin.logins import LATER
 from bin.pooling import check_pooler
 from bin.preflight import check_database, check_logins
 from eventlog.configuration import ConfigurationError, Settings
@@ -71,7 +72,13 @@ def _files(settings: Settings) -> Iterator[Finding]:
     except ConfigurationError as problem:
         yield error("signing key", str(problem), "run `walden init`, or restore the file from the backup")
     data_dir = settings.server.data_dir
-    secrets = (settings.server.signing_key, settings.path, data_dir / "logins.json", data_dir / "embedded.dsn")
+    secrets = (
+        settings.server.signing_key,
+        settings.path,
+        data_dir / "logins.json",
+        data_dir / LATER,
+        data_dir / "embedded.dsn",
+    )
     for path in secrets:
         if path.exists() and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             mode = oct(stat.S_IMODE(path.stat().st_mode))[2:]

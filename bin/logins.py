@@ -12,6 +12,7 @@ from pathlib import Path
 
 from psycopg import AsyncConnection, sql
 
+from bin.places import data_folder
 from eventlog.configuration import Settings
 from eventlog.pools import SESSION
 from eventlog.queries import Queries
@@ -37,16 +38,32 @@ class Login:
     group: str
 
 
+LATER = "logins.later.json"
+"""Passwords of logins that an administrator has been asked to make, until they are there: by role."""
+
+
+def keep_for_later(settings: Settings) -> dict[str, str]:
+    """Passwords by role for logins that an administrator is to make; the same ones when it is asked again."""
+    data_dir = data_folder(settings.server.data_dir)
+    known, later = _read(data_dir), _read_later(data_dir)
+    passwords = {}
+    for role in (*GROUPS, "replication"):
+        if not getattr(settings.database, f"{role}_dsn"):
+            passwords[role] = later.get(role) or known.get(role, {}).get("password") or secrets.token_urlsafe(24)
+    _replace(data_dir / LATER, passwords)
+    return passwords
+
+
 def wanted_logins(settings: Settings, database_oid: int) -> list[Login]:
     """The logins this installation uses: of every role that has no DSN of its own. Passwords are known or new."""
-    known = _read(settings.server.data_dir)
+    known, later = _read(settings.server.data_dir), _read_later(settings.server.data_dir)
     logins = []
     for role in (*GROUPS, "replication"):
         if getattr(settings.database, f"{role}_dsn"):
             continue
         name = f"walden_{database_oid}_{role}"
         before = known.get(role, {})
-        password = before.get("password") if before.get("user") == name else None
+        password = before.get("password") if before.get("user") == name else later.get(role)
         logins.append(Login(role, name, password or secrets.token_urlsafe(24), GROUPS.get(role, "")))
     return logins
 
@@ -65,9 +82,11 @@ async def make_logins(
 
     `logins` and the others are told apart by name.
     """
-    known = _read(data_dir)
+    known, later = _read(data_dir), _read_later(data_dir)
     again = {one.name for one in stale} | {
-        one.name for one in logins if known.get(one.role, {}).get("user") != one.name
+        one.name
+        for one in logins
+        if known.get(one.role, {}).get("user") != one.name and later.get(one.role) != one.password
     }
     unknown = [one for one in logins if one not in missing and one.name in again]
     for one in (*missing, *unknown):
@@ -75,6 +94,7 @@ async def make_logins(
         for statement in _statements(one, verifier.decode("ascii"), exists=one in unknown):
             await connection.execute(statement)
     _write(data_dir, logins)
+    (data_dir / LATER).unlink(missing_ok=True)
     renewed = [f"renewed login {one.name}" for one in unknown if one.name in {other.name for other in stale}]
     return [f"made login {one.name}" for one in missing] + renewed
 
@@ -122,14 +142,25 @@ def _read(data_dir: Path) -> dict[str, dict[str, str]]:
     return found
 
 
+def _read_later(data_dir: Path) -> dict[str, str]:
+    try:
+        found: dict[str, str] = json.loads((data_dir / LATER).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return found
+
+
 def _write(data_dir: Path, logins: list[Login]) -> None:
     known = _read(data_dir) | {one.role: {"user": one.name, "password": one.password} for one in logins}
-    path = data_dir / "logins.json"
-    unfinished = path.with_name(".logins.json.unfinished")
+    _replace(data_dir / "logins.json", known)
+
+
+def _replace(path: Path, content: object) -> None:
+    unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.unlink(missing_ok=True)
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(known, file, indent=2)
+        json.dump(content, file, indent=2)
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)

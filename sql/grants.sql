@@ -1,7 +1,24 @@
 -- What each component may do. Run after every migration; grants are idempotent.
-revoke all on schema eventlog, roomserver, writer, activity, history from public;
-revoke all on schema search, userdirectory, notifications from public;
-revoke execute on all functions in schema eventlog, roomserver, writer, activity, history from public;
+-- Nobody may do anything to begin with: rights that no grant below gives, as those of an earlier version, are taken back. In one
+-- transaction with the grants, so that sessions never see it.
+do $$
+declare
+    roles constant text := 'walden_writer, walden_roomserver, walden_reader, walden_maintenance, walden_history';
+    name text;
+begin
+    for name in
+        select n.nspname from pg_catalog.pg_namespace n
+        where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'public')
+          and pg_has_role(current_user, n.nspowner, 'usage')
+        order by 1
+    loop
+        execute format('revoke all on schema %I from public, %s', name, roles);
+        execute format('revoke all on all tables in schema %I from public, %s', name, roles);
+        execute format('revoke all on all sequences in schema %I from public, %s', name, roles);
+        execute format('revoke all on all functions in schema %I from public, %s', name, roles);
+    end loop;
+end
+$$;
 
 grant usage on schema eventlog, roomserver to walden_writer, walden_roomserver, walden_reader, walden_maintenance;
 grant usage on schema writer to walden_writer, walden_reader, walden_maintenance;
@@ -20,11 +37,16 @@ grant select, insert, update, delete on all tables in schema writer to walden_wr
 grant execute on function eventlog.begin_epoch_v1(text, text, text, integer) to walden_roomserver, walden_maintenance;
 grant execute on function eventlog.begin_epoch_v2(text, text, text, text, integer, bigint, jsonb, boolean) to walden_roomserver;
 grant execute on function roomserver.commit_v1(jsonb), roomserver.break_chain_v1(text, bigint), eventlog.next_id() to walden_roomserver;
-grant insert, update on eventlog.positions to walden_roomserver, walden_reader;
+-- Its position moves by commit_v1 alone.
+grant update (owner, pid, clean, lsn) on eventlog.positions to walden_roomserver;
+grant insert, update on eventlog.positions to walden_reader;
 grant select, insert, update, delete on roomserver.attempts to walden_roomserver;
 grant usage on sequence roomserver.rooms_nid_seq, eventlog.entry_numbers to walden_roomserver;
 
-grant select on writer.accounts, writer.devices, writer.sessions, writer.filters to walden_reader;
+-- No hash of a password or a token.
+grant select on writer.filters to walden_reader;
+grant select (user_id, admin, guest, deactivated_at, created_at) on writer.accounts to walden_reader, walden_maintenance;
+grant select (user_id, device_id, display_name, created_at) on writer.devices to walden_reader;
 
 grant execute on function eventlog.make_partitions(interval), eventlog.drop_ephemeral(interval) to walden_maintenance;
 grant execute on function eventlog.expired_spans("char", bigint), eventlog.survivors("char", bigint, bigint[]),
@@ -34,11 +56,9 @@ grant execute on function eventlog.expired_spans("char", bigint), eventlog.survi
     eventlog.remove_entries("char", bigint[]), eventlog.purgeable(bigint, bigint, bigint, integer),
     roomserver.purge_room(text, integer), roomserver.purge_user(text) to walden_maintenance;
 grant insert, update, delete on eventlog.erasures to walden_maintenance;
-grant select on writer.accounts to walden_maintenance;
 grant select, delete on eventlog.txns to walden_maintenance;
 grant select, delete on writer.uia_sessions, writer.sessions, writer.threepid_validations, writer.login_tokens, writer.openid_tokens
     to walden_maintenance;
-grant insert, update on eventlog.positions to walden_maintenance;
 
 grant usage on schema activity to walden_maintenance;
 grant select on all tables in schema activity to walden_maintenance;

@@ -138,8 +138,7 @@ comment on function eventlog.keep("char", bigint[]) is 'Copies entries with thei
 create function eventlog.retire(of_kind "char", before bigint, labels text[]) returns void
 language plpgsql volatile security definer
 set lock_timeout = '25ms'
-set eventlog.scrubbing = 'yes'
-set search_path = ''
+set search_path = 'eventlog_scrubbing'
 as $$
 declare
     log record;
@@ -200,8 +199,7 @@ comment on function eventlog.retired() is 'Tables that were taken out of the log
 create function eventlog.forget_retired(name text, after bigint, most integer)
 returns table (last bigint, seen bigint, gone bigint)
 language plpgsql volatile security definer
-set eventlog.scrubbing = 'yes'
-set search_path = ''
+set search_path = 'eventlog_scrubbing'
 as $$
 declare
     entries bigint[];

@@ -3,8 +3,7 @@
 -- name events and hold no content: none of these functions touches one, but for a room that goes as a whole.
 create function eventlog.scrub(entries bigint[], documents text[]) returns integer
 language plpgsql volatile security definer
-set eventlog.scrubbing = 'yes'
-set search_path = ''
+set search_path = 'eventlog_scrubbing'
 as $$
 declare
     changed integer;
@@ -22,8 +21,7 @@ comment on function eventlog.scrub(bigint[], text[]) is 'Puts scrubbed events in
 
 create function eventlog.scrub_notes(entries bigint[], annotations text[]) returns integer
 language sql volatile security definer
-set eventlog.scrubbing = 'yes'
-set search_path = ''
+set search_path = 'eventlog_scrubbing'
 begin atomic
     with scrubbed as (
         update eventlog.outputs o
@@ -47,8 +45,7 @@ comment on function roomserver.redactions_scrubbed(text[]) is 'Notes that the co
 -- Entries with all that the side tables have of them. The log's own rows go last: they say what the others are.
 create function eventlog.remove_entries(of_kind "char", entries bigint[]) returns integer
 language plpgsql volatile security definer
-set eventlog.scrubbing = 'yes'
-set search_path = ''
+set search_path = 'eventlog_scrubbing'
 as $$
 declare
     removed integer;

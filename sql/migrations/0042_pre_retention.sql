@@ -46,8 +46,10 @@ create or replace function eventlog.refuse_edit() returns trigger
 language plpgsql
 as $$
 begin
-    -- Set by the functions of retention.sql and scrubbing.sql alone, for as long as each of them runs.
-    if current_setting('eventlog.scrubbing', true) = 'yes' then
+    -- The search path of the functions of retention.sql and scrubbing.sql, for as long as each of them runs. There is no such
+    -- schema, and every name in them has its own. A setting of our own would be clearer, but giving one to a function is a
+    -- superuser's.
+    if current_setting('search_path') = 'eventlog_scrubbing' then
         return case when tg_op = 'DELETE' then old else new end;
     end if;
     raise exception '% is append-only: % refused', tg_table_schema || '.' || tg_table_name, lower(tg_op)
@@ -219,8 +221,7 @@ comment on function eventlog.keep("char", bigint[]) is 'Copies entries with thei
 create function eventlog.retire(of_kind "char", before bigint, labels text[]) returns void
 language plpgsql volatile security definer
 set lock_timeout = '25ms'
-set eventlog.scrubbing = 'yes'
-set search_path = ''
+set search_path = 'eventlog_scrubbing'
 as $$
 declare
     log record;
@@ -281,8 +282,7 @@ comment on function eventlog.retired() is 'Tables that were taken out of the log
 create function eventlog.forget_retired(name text, after bigint, most integer)
 returns table (last bigint, seen bigint, gone bigint)
 language plpgsql volatile security definer
-set eventlog.scrubbing = 'yes'
-set search_path = ''
+set search_path = 'eventlog_scrubbing'
 as $$
 declare
     entries bigint[];
@@ -341,8 +341,7 @@ comment on function eventlog.drop_retired(text) is 'Drops a table that was taken
 -- name events and hold no content: none of these functions touches one, but for a room that goes as a whole.
 create function eventlog.scrub(entries bigint[], documents text[]) returns integer
 language sql volatile security definer
-set eventlog.scrubbing = 'yes'
-set search_path = ''
+set search_path = 'eventlog_scrubbing'
 begin atomic
     with scrubbed as (
         update eventlog.events e
@@ -357,8 +356,7 @@ comment on function eventlog.scrub(bigint[], text[]) is 'Puts scrubbed events in
 
 create function eventlog.scrub_notes(entries bigint[], annotations text[]) returns integer
 language sql volatile security definer
-set eventlog.scrubbing = 'yes'
-set search_path = ''
+set search_path = 'eventlog_scrubbing'
 begin atomic
     with scrubbed as (
         update eventlog.outputs o
@@ -382,8 +380,7 @@ comment on function roomserver.redactions_scrubbed(text[]) is 'Notes that the co
 -- Entries with all that the side tables have of them. The log's own rows go last: they say what the others are.
 create function eventlog.remove_entries(of_kind "char", entries bigint[]) returns integer
 language plpgsql volatile security definer
-set eventlog.scrubbing = 'yes'
-set search_path = ''
+set search_path = 'eventlog_scrubbing'
 as $$
 declare
     removed integer;

@@ -2,8 +2,7 @@
 create or replace function eventlog.forget_retired(name text, after bigint, most integer)
 returns table (last bigint, seen bigint, gone bigint)
 language plpgsql volatile security definer
-set eventlog.scrubbing = 'yes'
-set search_path = ''
+set search_path = 'eventlog_scrubbing'
 as $$
 declare
     entries bigint[];
@@ -49,8 +48,7 @@ $$;
 
 create or replace function eventlog.scrub(entries bigint[], documents text[]) returns integer
 language plpgsql volatile security definer
-set eventlog.scrubbing = 'yes'
-set search_path = ''
+set search_path = 'eventlog_scrubbing'
 as $$
 declare
     changed integer;
@@ -67,8 +65,7 @@ $$;
 
 create or replace function eventlog.remove_entries(of_kind "char", entries bigint[]) returns integer
 language plpgsql volatile security definer
-set eventlog.scrubbing = 'yes'
-set search_path = ''
+set search_path = 'eventlog_scrubbing'
 as $$
 declare
     removed integer;
