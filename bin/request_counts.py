@@ -32,7 +32,7 @@ CLASSES: Final[dict[str, frozenset[str]]] = {
     "login": frozenset({"login", "logout", "refresh"}),
     "registration": frozenset({"register"}),
     "account": frozenset({"account", "auth", "devices", "delete_devices", "email"}),
-    "moderation": frozenset({"suspend", "lock", "whois"}),
+    "moderation": frozenset({"suspend", "lock", "whois", "send_server_notice"}),
     "third_parties": frozenset({"thirdparty", "openid", "turnServer"}),
     "directory": frozenset({"directory", "publicRooms", "aliases"}),
     "keys": frozenset({"keys", "room_keys", "sendToDevice"}),

@@ -20,6 +20,9 @@ Role = Literal["owner", "writer", "roomserver", "reader", "maintenance", "replic
 SERVER_NAME = re.compile(r"(?:[0-9A-Za-z.-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 """Grammar of a server name (specification v1.19, appendices, "Server name")."""
 
+LOCALPART = re.compile(r"[0-9a-z._=/+-]{1,100}")
+"""Grammar of the part of a user id before the colon (specification v1.19, appendices, "User Identifiers"), and not too long."""
+
 
 class ConfigurationError(Exception):
     """A setting is unknown or has a value it cannot have; the message says which, where, and what would do."""
@@ -87,6 +90,11 @@ class Server:
     signing_key: Path = setting("{data_dir}/signing.key", "File of the key that signs events and federation requests.")
     default_room_version: str = setting(
         "12", "Version of rooms made without one.", choices=tuple(str(n) for n in range(1, 13))
+    )
+    notices_localpart: str = setting(
+        "_server",
+        "The user that server notices come from, the part before the colon. Nobody can log in as it.",
+        pattern=LOCALPART,
     )
     metrics_listen: Listen | None = setting("", "Address and port for Prometheus metrics. Empty: none.")
 

@@ -28,6 +28,7 @@ from writer.rate_limits import RateLimits
 from writer.requests import Body, check_room_id, json_object, read_body, required_user_id, session_of, text
 from writer.restricted import JOIN_RULES, RestrictedRooms, is_restricted
 from writer.rooms_of_user import membership_in
+from writer.server_notices import check_may_leave
 from writer.views import RoomView, StateKey
 
 SQL = Queries("writer", "membership.sql")
@@ -139,9 +140,10 @@ class Join:
 
 
 class Leave:
-    """POST /rooms/{room_id}/leave and /forget."""
+    """POST /rooms/{room_id}/leave and /forget. `notices_id` is whose invitations cannot be declined."""
 
-    def __init__(self, pool: Pool, memberships: Memberships) -> None:
+    def __init__(self, pool: Pool, memberships: Memberships, notices_id: str) -> None:
+        self._notices_id = notices_id
         self._pool = pool
         self._memberships = memberships
 
@@ -154,6 +156,7 @@ class Leave:
             raise forbidden("You are not in this room.")
         if membership_of(member) == "ban":
             raise forbidden("You are banned from this room.")
+        check_may_leave(member, self._notices_id)
         if membership_of(member) != "leave":
             await self._memberships.set(room_id, session.user_id, session.user_id, _with_reason("leave", reason))
         resp.media = {}

@@ -39,6 +39,7 @@ from writer.reports import Reports
 from writer.restricted import RestrictedRooms
 from writer.sending import Send, State
 from writer.server_info import Capabilities, WellKnown
+from writer.server_notices import ServerNotices, notices_id
 from writer.services import Services
 from writer.shared_secret import SharedSecretRegistration
 from writer.submit_token import SubmitToken
@@ -185,6 +186,10 @@ def _add_rooms(app: Routes, services: Services) -> None:
     app.add_route(ROOM + "/state/{event_type}", state)
     app.add_route(ROOM + "/state/{event_type}/{state_key}", state)
 
+    notices = ServerNotices(settings, pool, log, claims, AccountData(pool, log), profiles, limits)
+    app.add_route("/_synapse/admin/v1/send_server_notice", notices)
+    app.add_route("/_synapse/admin/v1/send_server_notice/{txn_id}", notices, suffix="once")
+
     default_version = settings.server.default_room_version
     create_room = CreateRoom(log, aliases, profiles, carried, limits, server_name, default_version)
     app.add_route(V3 + "/createRoom", create_room)
@@ -193,7 +198,7 @@ def _add_rooms(app: Routes, services: Services) -> None:
     app.add_route(ROOM + "/join", join)
     app.add_route(V3 + "/join/{room_id_or_alias}", join, suffix="alias")
     app.add_route(V3 + "/knock/{room_id_or_alias}", join, suffix="knock")
-    leave = Leave(pool, memberships)
+    leave = Leave(pool, memberships, notices_id(settings))
     app.add_route(ROOM + "/leave", leave)
     app.add_route(ROOM + "/forget", leave, suffix="forget")
     moderation = Moderation(memberships, profiles, limits)

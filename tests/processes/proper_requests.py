@@ -189,6 +189,8 @@ class Scene:
             },
             ("PUT", V3 + "/pushrules/global/{kind}/{rule_id}/enabled"): {"enabled": True},
             ("PUT", V3 + "/pushrules/global/{kind}/{rule_id}/actions"): {"actions": ["notify"]},
+            ("POST", "/_synapse/admin/v1/send_server_notice"): {"user_id": self.other_id, "content": MESSAGE},
+            ("PUT", "/_synapse/admin/v1/send_server_notice/{txn_id}"): {"user_id": self.other_id, "content": MESSAGE},
             ("POST", "/_synapse/admin/v1/register"): {
                 "nonce": "x",
                 "username": "x",
