@@ -38,14 +38,16 @@ RETENTION_SECONDS = 3600.0
 FOLDED_AT_ONCE = 2_000
 FOLDS = 50
 EXPIRED_AT_ONCE = 5_000
-EXPIRING = (
-    "forget_txns",
-    "end_uia_sessions",
-    "end_sessions",
-    "end_validations",
-    "end_login_tokens",
-    "end_openid_tokens",
-)
+DAYS = {
+    "forget_txns": 7,
+    "end_uia_sessions": 1,
+    "end_sessions": 7,
+    "end_validations": 1,
+    "end_login_tokens": 0,
+    "end_openid_tokens": 0,
+    "forget_quarantine": 30,
+}
+"""How long rows live that expire, by the query that removes them."""
 
 
 async def run(settings: Settings) -> None:
@@ -138,9 +140,9 @@ async def _count_activity(connection: AsyncConnection) -> None:
 
 
 async def _remove_expired(connection: AsyncConnection) -> None:
-    for name in EXPIRING:
+    for name, days in DAYS.items():
         while True:
-            removed = (await connection.execute(SQL[name], {"most": EXPIRED_AT_ONCE})).rowcount
+            removed = (await connection.execute(SQL[name], {"days": days, "most": EXPIRED_AT_ONCE})).rowcount
             if removed < EXPIRED_AT_ONCE:
                 break
 

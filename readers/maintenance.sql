@@ -15,37 +15,41 @@ select activity.fold_v1(%(most)s)
 select (pg_current_wal_flush_lsn() - '0/0')::bigint
 
 -- forget_txns --
--- Transaction ids older than seven days, a part at a time: no commit is large.
+-- Transaction ids that are older, a part at a time: no commit is large.
 delete from eventlog.txns where key in (
-    select key from eventlog.txns where entry < eventlog.id_at(now() - interval '7 days') limit %(most)s)
+    select key from eventlog.txns where entry < eventlog.id_at(now() - make_interval(days => %(days)s)) limit %(most)s)
 
 -- end_uia_sessions --
--- Interactive authentications that nobody finished within a day.
+-- Interactive authentications that nobody finished in time.
 delete from writer.uia_sessions where session_id in (
-    select session_id from writer.uia_sessions where created_at < now() - interval '1 day' limit %(most)s)
+    select session_id from writer.uia_sessions where created_at < now() - make_interval(days => %(days)s) limit %(most)s)
 
 -- end_sessions --
--- Access tokens that expired a week ago and were refreshed since; the last one of a device says that it may log in again.
+-- Access tokens that expired so long ago and were refreshed since; the last one of a device says that it may log in again.
 delete from writer.sessions where token_hash in (
     select s.token_hash
     from writer.sessions s
-    where s.expires_at < now() - interval '7 days'
+    where s.expires_at < now() - make_interval(days => %(days)s)
       and exists (
           select from writer.sessions y
           where y.user_id = s.user_id and y.device_id = s.device_id and y.created_at > s.created_at)
     limit %(most)s)
 
 -- end_validations --
--- Third-party identifiers that were to be validated a day ago.
+-- Third-party identifiers that were to be validated so long ago.
 delete from writer.threepid_validations where sid in (
-    select sid from writer.threepid_validations where sent_at < now() - interval '1 day' limit %(most)s)
+    select sid from writer.threepid_validations where sent_at < now() - make_interval(days => %(days)s) limit %(most)s)
 
 -- end_login_tokens --
--- Login tokens that nobody used in time.
+-- Login tokens whose time is over.
 delete from writer.login_tokens where token_hash in (
-    select token_hash from writer.login_tokens where expires_at < now() limit %(most)s)
+    select token_hash from writer.login_tokens where expires_at < now() - make_interval(days => %(days)s) limit %(most)s)
 
 -- end_openid_tokens --
 -- OpenID tokens whose time is over.
 delete from writer.openid_tokens where token_hash in (
-    select token_hash from writer.openid_tokens where expires_at < now() limit %(most)s)
+    select token_hash from writer.openid_tokens where expires_at < now() - make_interval(days => %(days)s) limit %(most)s)
+
+-- forget_quarantine --
+-- Quarantined entries that a person dealt with so long ago.
+select from generate_series(1, roomserver.forget_quarantine(make_interval(days => %(days)s), %(most)s))

@@ -24,7 +24,7 @@ def chosen(_context: click.Context, _parameter: click.Parameter, value: str | No
     """Names separated by commas, checked against the rows."""
     known = [row.name for row in ROWS]
     if value is None:
-        return known
+        return [row.name for row in ROWS if row.by_default]
     names = [name.strip() for name in value.split(",") if name.strip()]
     unknown = [name for name in names if name not in known]
     if unknown:

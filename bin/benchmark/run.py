@@ -20,7 +20,7 @@ from bin.benchmark.membership import Joins, Rooms
 from bin.benchmark.reading import IdleSync, InitialSync, MessagesPage
 from bin.benchmark.row import Figure, Row, Sample, Scale
 from bin.benchmark.servers import RunningServer, Server, Walden
-from bin.benchmark.storage import Bytes
+from bin.benchmark.storage import Bytes, BytesLarge
 from bin.benchmark.synapse import VERSION, Synapse
 from bin.benchmark.throughput import ManyRooms, OneRoom
 
@@ -35,6 +35,7 @@ ROWS: tuple[type[Row], ...] = (
     MessagesPage,
     Waiting,
     Bytes,
+    BytesLarge,
 )
 PEER = "synapse"
 

@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from functools import partial
 
 from bin.benchmark.cluster import Database
-from bin.benchmark.row import Figure, Row, Sample, Scale
+from bin.benchmark.row import IN_FLIGHT, Figure, Job, Row, Sample, Scale
 
 SETTLE_SECONDS = 3.0
 """For what the server does after its answer."""
@@ -41,64 +41,96 @@ class Bytes(Row):
 
     name = "bytes"
     measure_seconds = 600.0
+    place = ""
+    """What a figure's title says of the room."""
 
     @classmethod
     def figures(cls, scale: Scale) -> tuple[Figure, ...]:
+        name, place = cls.name, cls.place
         return (
-            Figure("bytes-message", "bytes in the database per message", "B"),
-            Figure("wal-message", "bytes of WAL per message", "B"),
-            Figure("bytes-state", "bytes in the database per state change", "B"),
-            Figure("bytes-state-tables", "of them in tables of room state", "B"),
-            Figure("wal-state", "bytes of WAL per state change", "B"),
+            Figure(f"{name}-message", f"bytes in the database per message{place}", "B", ratio=1),
+            Figure(f"{name}-wal-message", f"bytes of WAL per message{place}", "B", ratio=1),
+            Figure(f"{name}-state", f"bytes in the database per state change{place}", "B", ratio=1 / 5),
+            Figure(f"{name}-state-tables", "of them in tables of room state", "B"),
+            Figure(f"{name}-wal-state", f"bytes of WAL per state change{place}", "B", ratio=1 / 5),
         )
 
     async def prepare(self) -> None:
         self.users = await self.server.register(self.name, SENDERS)
+        self.messages, self.states = self.scale.stored_messages, self.scale.stored_states
+
+    async def room(self) -> str:
+        """A room of all users."""
+        room_id = await self.users[0].create_room(preset="public_chat")
+        for user in self.users[1:]:
+            await user.join(room_id)
+        return room_id
+
+    def change(self, room_id: str, number: int) -> Job:
+        """A state change: a key of its own."""
+        content = {"reading": number, "unit": "kelvin"}
+        return partial(self.users[0].set_state, room_id, "org.example.sensor", f"sensor-{number}", content)
 
     async def measure(self, number: int) -> Sample:
         database = self.server.database
         keys = [figure.key for figure in self.figures(self.scale)]
         if database is None:
             return Sample(dict.fromkeys(keys, None))
-        room_id = await self.users[0].create_room(preset="public_chat")
-        for user in self.users[1:]:
-            await user.join(room_id)
+        room_id = await self.room()
         before = await stock(database)
         # The WAL of the checkpoint itself belongs to nobody: read again after it.
         before_wal = await database.number("wal_position")
-        sends = [
-            (self.users[n % SENDERS], f"message {n:06d} with forty characters...")
-            for n in range(self.scale.stored_messages)
-        ]
+        sends = [(self.users[n % SENDERS], f"message {n:06d} with forty characters...") for n in range(self.messages)]
         await self.all("messages", [partial(user.send, room_id, body) for user, body in sends], SENDERS)
         between = await stock(database)
         between_wal = await database.number("wal_position")
-        changes = [
-            partial(
-                self.users[0].set_state, room_id, "org.example.sensor", f"sensor-{n}", {"reading": n, "unit": "kelvin"}
-            )
-            for n in range(self.scale.stored_states)
-        ]
-        await self.all("state events", changes, 1)
+        await self.all("state events", [self.change(room_id, n) for n in range(self.states)], 1)
         after = await stock(database)
-        messages, states = self.scale.stored_messages, self.scale.stored_states
         growth = {
-            "message": growth_of(before, between, messages),
-            "state": growth_of(between, after, states),
+            "message": growth_of(before, between, self.messages),
+            "state": growth_of(between, after, self.states),
         }
         state_tables = sum(
             per for name, per in growth["state"].items() if any(fnmatch(name, p) for p in self.server.state_tables)
         )
         return Sample(
             {
-                "bytes-message": (between.size - before.size) / messages,
-                "wal-message": (between.wal - before_wal) / messages,
-                "bytes-state": (after.size - between.size) / states,
-                "bytes-state-tables": state_tables if self.server.state_tables else None,
-                "wal-state": (after.wal - between_wal) / states,
+                f"{self.name}-message": (between.size - before.size) / self.messages,
+                f"{self.name}-wal-message": (between.wal - before_wal) / self.messages,
+                f"{self.name}-state": (after.size - between.size) / self.states,
+                f"{self.name}-state-tables": state_tables if self.server.state_tables else None,
+                f"{self.name}-wal-state": (after.wal - between_wal) / self.states,
             },
             {"bytes_by_table": growth},
         )
+
+
+class BytesLarge(Bytes):
+    """The same in a room of 5,000 members, who change their names in it: 20,000 state changes, each replacing one."""
+
+    name = "bytes-large"
+    by_default = False
+    prepare_seconds = 3600.0
+    measure_seconds = 7200.0
+    place = ", 5,000 members"
+
+    async def prepare(self) -> None:
+        self.messages, self.states = self.scale.large_messages, self.scale.large_states
+        self.progress(f"registering {self.scale.large_members} users")
+        self.users = await self.server.register(self.name, self.scale.large_members)
+
+    async def room(self) -> str:
+        """A room of all users."""
+        room_id = await self.users[0].create_room(preset="public_chat")
+        joins = [partial(user.join, room_id) for user in self.users[1:]]
+        await self.all("joins", joins, IN_FLIGHT)
+        return room_id
+
+    def change(self, room_id: str, number: int) -> Job:
+        """A state change: a member's name in the room."""
+        user = self.users[number % len(self.users)]
+        content = {"membership": "join", "displayname": f"Member {number}"}
+        return partial(user.set_state, room_id, "m.room.member", user.user_id, content)
 
 
 def growth_of(before: Stock, after: Stock, count: int) -> dict[str, float]:
