@@ -31,7 +31,7 @@ class Sessions:
     def cached(self, token: str) -> Session:
         """The session of a token."""
         user_id, _, device_id = token.partition("/")
-        return Session(user_id, device_id, b"")
+        return Session(user_id, device_id, b"", watched=True)
 
     def see(self, _session: Session, _address: str | None) -> None:
         """Nobody asks when it was seen."""
