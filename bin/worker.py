@@ -16,6 +16,7 @@ from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
 
 from bin.garbage import settle
+from bin.http_protocol import Protocol
 
 # Requests still running this long after the signal are cut off.
 GRACE_SECONDS = 8
@@ -39,7 +40,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": "httptools",
+        "http": Protocol,
         "ws": "none",
         "lifespan": "on",
         "interface": "asgi3",

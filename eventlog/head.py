@@ -184,13 +184,14 @@ class Head:
             return True
         if before != self.positions[shard] or (accepted is None and self._want_verdicts):
             return False
-        if self._want_verdicts and accepted is not None:
-            for position, entry in enumerate(accepted, before + 1):
-                self._settle(Verdict(position, entry, "a", None))
         self.positions[shard] = after
         self.looked_at = monotonic()
         _NOTICES.count += 1
+        # Readers first: who sent it has it on their screen already.
         self._move()
+        if self._want_verdicts and accepted is not None:
+            for position, entry in enumerate(accepted, before + 1):
+                self._settle(Verdict(position, entry, "a", None))
         return True
 
     def _move(self) -> None:

@@ -22,6 +22,8 @@ from readers.sync.unread import PUSH_RULES, Unread, evaluator_of
 from readers.sync.users import AccountData, Change, Stay, User, Users
 
 IGNORED_USERS: Final = "m.ignored_user_list"
+FIRST: Final = 16
+"""Waiters woken at once; the others of a crowd come after what else is to be done, such as the answer to the sender."""
 
 
 class Current:
@@ -236,9 +238,11 @@ class Current:
         self._wake()
 
     def _wake(self) -> None:
-        for user in self._woken:
-            wake(user.waiters)
+        waiting = [future for user in self._woken for future in user.waiters]
         self._woken.clear()
+        wake(waiting[:FIRST])
+        if len(waiting) > FIRST:
+            asyncio.get_running_loop().call_soon(wake, waiting[FIRST:])
         wake(self._ahead)
 
 
