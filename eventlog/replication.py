@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import select
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from struct import Struct
 from types import TracebackType
@@ -45,6 +45,8 @@ PATIENCE: Final = 60.0
 GATHER_CONFIRMS: Final = 0.2
 """Seconds in which confirmations are gathered into one status message: each wakes the server's process, and none is
 urgent, as the position is stored already."""
+LAZY_SECONDS: Final = 0.5
+"""How long a consumer that is not hungry leaves in the socket what has come."""
 SLICE_BYTES: Final = 128 << 10
 """Decoded at a stretch before other tasks of the process get a turn: about 2 ms."""
 
@@ -90,7 +92,8 @@ class Subscriber:
     unasked. By default that is so for temporary copies only, as a durable slot must never be past the stored position: its
     consumer stores the `end_lsn` of batches without items instead. `heartbeat` sends a payload round the loop every
     `heartbeat_seconds`. A batch that takes over `away_seconds` while the server has more to send costs the connection,
-    which is made again. A transaction beyond `transaction_bytes` is a DecodeError.
+    which is made again. A transaction beyond `transaction_bytes` is a DecodeError. While `hungry` says no, what comes is left in
+    the socket for up to `LAZY_SECONDS` or until `nudge`: the server sends a transaction in pieces, each of which wakes a process.
 
     Entering and iterating raise SlotLost (catch up from the tables), Misconfigured, DecodeError, an error that `judge`s to
     stop, or the last one when the budget of `retries` is spent.
@@ -113,6 +116,7 @@ class Subscriber:
         away_seconds: float = 60.0,
         transaction_bytes: int = 256 << 20,
         retries: Retries | None = None,
+        hungry: Callable[[], bool] | None = None,
     ) -> None:
         self.progress = Progress(received=start_lsn, delivered=start_lsn, confirmed=start_lsn)
         self._subscription = Subscription(dsn, slot, tuple(publications), temporary_copy_of, messages, history)
@@ -120,7 +124,7 @@ class Subscriber:
         self._transaction_bytes = transaction_bytes
         self._adopt_idle = temporary_copy_of is not None if adopt_idle is None else adopt_idle
         self._heartbeat = Heartbeat(heartbeat, heartbeat_seconds) if heartbeat is not None else None
-        self._retries = retries or Retries()
+        self._retries, self._hungry = retries or Retries(), hungry
         self._delays: Iterator[float] | None = None
         self._setup: Setup | None = None
         self._news = asyncio.Event()
@@ -287,18 +291,22 @@ class Subscriber:
         loop = asyncio.get_running_loop()
         socket = self.setup.connection.pgconn.socket
         woken = self._woken = loop.create_future()
-        timer = loop.call_later(min(deadline - now, self._patience / 4), self._wake)
-        loop.add_reader(socket, self._wake)  # while waiting alone: armed beside unread data it fires on every turn
+        armed = self._hungry is None or self._hungry()
+        timer = loop.call_later(min(deadline - now, self._patience / 4 if armed else LAZY_SECONDS), self.nudge)
+        if armed:
+            loop.add_reader(socket, self.nudge)  # while waiting alone: armed beside unread data it fires on every turn
         try:
             await woken
         finally:
-            loop.remove_reader(socket)
             timer.cancel()
+            if armed:
+                loop.remove_reader(socket)
         if self._broken is not None:
             raise self._broken
         return True
 
-    def _wake(self) -> None:
+    def nudge(self) -> None:
+        """Look at once for what has come."""
         if not self._woken.done():
             self._woken.set_result(None)
 
@@ -320,7 +328,7 @@ class Subscriber:
             except Exception as error:
                 # Raised where the batches are taken: a stream without reports must not go on in silence.
                 self._broken = error
-                self._wake()
+                self.nudge()
                 return
 
     def _let_go(self) -> None:

@@ -73,6 +73,7 @@ class Feed:
         self._busy = False
         self._moved = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._subscriber: Subscriber | None = None
         self._levels = (
             Level(metrics.LAG, lambda: sum(self._head.positions) - sum(self.positions)),
             Level(metrics.STREAMLESS, lambda: not self.streaming),
@@ -123,6 +124,12 @@ class Feed:
                 self._missing_since[shard] = None
         if released:
             self._hand_over(released)
+        if self._subscriber is not None and self._is_behind():
+            self._subscriber.nudge()
+
+    def _is_behind(self) -> bool:
+        """Whether something is committed that has not been applied: otherwise nothing in the stream is of use yet."""
+        return any(map(lt, self.positions, self._head.positions))
 
     def _hand_over(self, outputs: list[Output]) -> None:
         try:
@@ -235,7 +242,9 @@ class Feed:
                     temporary_copy_of=str(outputs_slot(row[0])),
                     messages=False,
                     retries=Retries(budget=30.0),
+                    hungry=self._is_behind,
                 ) as subscriber:
+                    self._subscriber = subscriber
                     self.streaming, self._behind = True, False
                     async for batch in subscriber.batches():
                         for item in batch.items:
@@ -246,6 +255,7 @@ class Feed:
             except (psycopg.Error, OSError, Failure, DecodeError, TimeoutError) as error:
                 log.warning("sync goes on from the tables", error=str(error).strip())
             finally:
+                self._subscriber = None
                 self.streaming = False
                 self._pending.clear()
                 self._pending_bytes = 0
