@@ -190,9 +190,12 @@ class Head:
         # Readers first: who sent it has it on their screen already.
         self._move()
         if self._want_verdicts and accepted is not None:
-            for position, entry in enumerate(accepted, before + 1):
-                self._settle(Verdict(position, entry, "a", None))
+            asyncio.get_running_loop().call_soon(self._accept, before, accepted)
         return True
+
+    def _accept(self, before: int, entries: list[int]) -> None:
+        for position, entry in enumerate(entries, before + 1):
+            self._settle(Verdict(position, entry, "a", None))
 
     def _move(self) -> None:
         for callback in self._watchers:
