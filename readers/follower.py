@@ -11,6 +11,7 @@ NOTIFY is the reason to look.
         async def begin(self, connection): ...                      # forget what is cached
         async def apply(self, connection, outputs): ...             # within the transaction
         async def clear(self, connection): ...                      # remove all rows, for a rebuild
+        async def tidy(self, connection): ...                       # forget what retention dropped
 
     await Follower("projections", dsn, [Words()]).run()
 """
@@ -47,6 +48,7 @@ GATHER_SECONDS: Final = 0.03
 SHARE: Final = 0.25
 """How much of the time is worked while outputs wait, so that what catches up takes nothing from those who send."""
 MOST_PAUSE: Final = 1.0
+TIDY_SECONDS: Final = 3600.0
 STEADY_SECONDS: Final = 10.0
 """A session that lasted so long ends the outage before it."""
 
@@ -79,6 +81,10 @@ class Judged(NamedTuple):
         return self.verdict == "a" and self.kind in "sm" and self.timeline is not None and bool(self.json)
 
 
+SCRUB: Final = "scrub"
+"""Type of the entry that says that something of a room or user has left the log (docs/log.md)."""
+
+
 class Projection(Protocol):
     """What is kept of the outputs in tables of its own. `name` is its component in eventlog.positions."""
 
@@ -94,6 +100,9 @@ class Projection(Protocol):
 
     async def clear(self, connection: AsyncConnection) -> None:
         """Removes all rows, in the transaction that resets the position."""
+
+    async def tidy(self, connection: AsyncConnection) -> None:
+        """Called now and then: forgets what retention has dropped from the log."""
 
 
 class Overtaken(Failure):
@@ -143,7 +152,7 @@ class Follower:
             await self._wait_for_lock(connection)
             await connection.execute("listen walden_outputs")
             await self.take(connection)
-            patience = checked = 0.0
+            patience = checked = tidied = 0.0
             while True:
                 # All hints that have come are one reason to look.
                 async for _ in connection.notifies(timeout=patience, stop_after=1):
@@ -153,6 +162,10 @@ class Follower:
                     # A projection that was reset has outputs to take in although none are new.
                     await self._check(connection)
                     checked = began
+                if began - tidied > TIDY_SECONDS:
+                    for projection in self._projections:
+                        await projection.tidy(connection)
+                    tidied = began
                 patience = LOOK_SECONDS
                 if await self.step(connection):
                     spent = time.monotonic() - began
@@ -264,6 +277,19 @@ def _judged(row: tuple[Any, ...]) -> Judged:
         sender or "",
         text or "",
     )
+
+
+def scrubbed(outputs: Sequence[Judged]) -> tuple[list[str], list[str]]:
+    """Ids of the rooms and users of which some outputs say that something has left the log."""
+    rooms: dict[str, None] = {}
+    users: dict[str, None] = {}
+    for output in outputs:
+        if output.kind == "u" and output.type == SCRUB and output.verdict == "a" and output.json:
+            body = orjson.loads(output.json)
+            for found, name in ((rooms, "room_id"), (users, "user_id")):
+                if isinstance(body.get(name), str):
+                    found[body[name]] = None
+    return list(rooms), list(users)
 
 
 async def reset(connection: AsyncConnection, projection: Projection) -> None:

@@ -41,9 +41,9 @@ join roomserver.state s on s.room = x.room and s.line = 0 and s.type = 'm.room.m
 -- parents --
 -- Events by event id, as the log has them.
 select e.event_id, e.json
-from eventlog.event_ids i
-join eventlog.events e on e.id = i.id and e.kind in ('s', 'm')
-where i.event_id = any(%(event_ids)s)
+from unnest(%(event_ids)s::text[]) as w (event_id)
+join eventlog.event_keys k on k.key = eventlog.event_key(w.event_id)
+join eventlog.events e on e.id = k.id and e.kind in ('s', 'm')
 
 -- notice --
 -- Notes events that notify all.
@@ -87,6 +87,17 @@ noticed as (
     delete from notifications.notices n using edges e where n.room = e.room and n.timeline <= e.timeline
 )
 delete from notifications.exceptions x using edges e where x.room = e.room and x.timeline <= e.timeline
+
+-- tidy --
+-- Forgets events that have left the log.
+with noticed as (
+    delete from notifications.notices n
+    where (%(all)s or n.entry < (select max(g.entry) from eventlog.edges g where g.kind = 'm'))
+      and not exists (select from eventlog.events e where e.id = n.entry and e.kind in ('s', 'm'))
+)
+delete from notifications.exceptions x
+where (%(all)s or x.entry < (select max(g.entry) from eventlog.edges g where g.kind = 'm'))
+  and not exists (select from eventlog.events e where e.id = x.entry and e.kind in ('s', 'm'))
 
 -- clear --
 -- Forgets all.

@@ -30,7 +30,7 @@ from matrix.push_evaluation import (
 )
 from matrix.push_rules import PushRuleset
 from matrix.relations import HOPS, MAIN, relation_of, thread_of
-from readers.follower import Judged
+from readers.follower import Judged, scrubbed
 from readers.notifications.rooms import SQL, Room, Rooms, read_rules
 
 KEPT: Final = 2_000
@@ -86,7 +86,13 @@ class NotificationsProjection:
             await self._write(connection, notices)
         if redacted:
             await connection.execute(SQL["take_back"], {"event_ids": list(redacted)})
+        if any(scrubbed(outputs)):
+            await connection.execute(SQL["tidy"], {"all": True})
         self._rooms.shrink()
+
+    async def tidy(self, connection: AsyncConnection) -> None:
+        """Forgets events that retention has dropped."""
+        await connection.execute(SQL["tidy"], {"all": False})
 
     async def _evaluate(
         self,

@@ -13,7 +13,7 @@ import orjson
 from psycopg import AsyncConnection
 
 from eventlog.queries import Queries
-from readers.follower import Judged
+from readers.follower import Judged, scrubbed
 
 SQL: Final = Queries("readers.search", "search.sql")
 
@@ -72,6 +72,13 @@ class SearchProjection:
             )
         if redacted:
             await connection.execute(SQL["remove"], {"event_ids": list(redacted)})
+        rooms, users = scrubbed(outputs)
+        if rooms or users:
+            await connection.execute(SQL["scrub"], {"rooms": rooms, "users": users})
+
+    async def tidy(self, connection: AsyncConnection) -> None:
+        """Takes out what retention has dropped."""
+        await connection.execute(SQL["tidy"])
 
 
 def text_of(kind: str, pdu: str) -> tuple[str, int] | None:

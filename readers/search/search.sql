@@ -12,6 +12,26 @@ on conflict do nothing
 -- Takes redacted events out.
 delete from search.documents where event_id = any(%(event_ids)s)
 
+-- tidy --
+-- Takes documents out whose events have left the log since partitions were dropped.
+delete from search.documents d
+where d.entry < (select max(g.entry) from eventlog.edges g where g.kind = 'm')
+  and not exists (select from eventlog.events e where e.id = d.entry and e.kind in ('s', 'm'))
+
+-- scrub --
+-- Takes documents of rooms and users out whose events no longer say anything, and those of rooms that are gone.
+delete from search.documents d
+where (
+        d.sender = any(%(users)s)
+        or d.room in (select r.nid from roomserver.rooms r where r.room_id = any(%(rooms)s))
+        or not exists (select from roomserver.rooms r where r.nid = d.room)
+    )
+    and not exists (
+        select from eventlog.events e
+        where e.id = d.entry and e.kind in ('s', 'm')
+          and history.safe_json(e.json) #>> array['content', split_part(d.key, '.', 2)] is not null
+    )
+
 -- clear --
 -- Takes all documents out.
 truncate search.documents

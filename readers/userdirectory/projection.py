@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 
 from eventlog.queries import Queries
 from eventlog.safe_text import safe
-from readers.follower import Judged
+from readers.follower import Judged, scrubbed
 from readers.userdirectory.words import words_of
 
 SQL: Final = Queries("readers.userdirectory", "userdirectory.sql")
@@ -53,10 +53,18 @@ class UserDirectoryProjection:
             delta = [(output.type, output.state_key), *((kind, key) for kind, key, *_ in output.notes.get("state", ()))]
             if output.room is not None and any(kind in OPENNESS and key == "" for kind, key in delta):
                 rooms[output.room] = None
+        left, gone = scrubbed(outputs)
+        users |= dict.fromkeys(gone)
         if users:
             await self._look_at(connection, users)
+        if left:
+            await self.tidy(connection)
         if rooms:
             await connection.execute(SQL["judge_rooms"], {"rooms": list(rooms)})
+
+    async def tidy(self, connection: AsyncConnection) -> None:
+        """Takes out who was in rooms that are gone."""
+        await connection.execute(SQL["tidy"])
 
     async def _look_at(self, connection: AsyncConnection, users: Iterable[str]) -> None:
         cursor = await connection.execute(SQL["profiles"], {"users": [safe(user_id) for user_id in users]})

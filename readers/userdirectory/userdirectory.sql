@@ -46,6 +46,14 @@ insert into userdirectory.public_rooms (room)
 select o.room from open o where o.public
 on conflict do nothing
 
+-- tidy --
+-- Takes users out who are in no room, and rooms that are gone.
+with gone as (
+    delete from userdirectory.public_rooms p where not exists (select from roomserver.rooms r where r.nid = p.room)
+)
+delete from userdirectory.users u
+where not exists (select from roomserver.memberships m where m.user_id = u.user_id and m.membership = 'j')
+
 -- clear --
 -- Takes all users and rooms out.
 truncate userdirectory.users, userdirectory.public_rooms

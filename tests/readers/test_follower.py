@@ -50,6 +50,9 @@ class Tally:
     async def clear(self, connection: AsyncConnection) -> None:
         await connection.execute("delete from public.tally")
 
+    async def tidy(self, connection: AsyncConnection) -> None:
+        pass
+
 
 @pytest.fixture
 async def here(provisioned: str, tmp_path: Path) -> AsyncIterator[World]:

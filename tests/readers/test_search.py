@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from projected_world import ProjectedWorld, projected, room_events
 from sync_world import user
@@ -189,3 +190,24 @@ async def test_a_request_that_is_none_is_refused(here: ProjectedWorld, body: Any
     assert (status, answer["errcode"]) == (400, errcode)
     status, answer = await here.client(ALICE).post(SEARCH, room_events("x"), next_batch="bm9uZQ")
     assert (status, answer["errcode"]) == (400, "M_INVALID_PARAM")
+
+
+async def test_what_has_left_the_log_leaves_the_index_with_its_words(here: ProjectedWorld) -> None:
+    room = await here.world.room(ALICE)
+    await here.world.join(room, BOB)
+    gone = await here.world.say(room, ALICE, "frog that goes")
+    await here.world.say(room, BOB, "frog of Bob")
+    await here.world.say(room, ALICE, "frog that stays")
+    await here.settle()
+    with psycopg.connect(here.dsn, autocommit=True) as connection:
+        connection.execute("set eventlog.scrubbing = 'yes'")
+        connection.execute("delete from eventlog.events where event_id = %s", [gone.event_id])
+        connection.execute(
+            'update eventlog.events set json = replace(json, \'"body":"frog of Bob"\', \'"other":"x"\') where sender = %s',
+            [BOB],
+        )
+    await here.world.writer.append_entry(type="scrub", user_id=ALICE, content={"room_id": room}, room_id=room)
+    await here.settle()
+    with psycopg.connect(here.dsn) as connection:
+        left = connection.execute("select sender, words::text from search.documents").fetchall()
+    assert len(left) == 1 and left[0][0] == ALICE and "stays" in left[0][1]
