@@ -40,6 +40,7 @@ from writer.departures import Departures
 from writer.guests import Guests
 from writer.log_writer import LogWriter
 from writer.passwords import Passwords
+from writer.presence import Presences
 from writer.rate_limits import RateLimits
 from writer.routes import add_routes as add_writer_routes
 from writer.services import Services
@@ -76,6 +77,7 @@ class Process:
         self.passwords = passwords
         self.departures = Departures(self.pool, self.log)
         self.guests = Guests(self.pool, self.log)
+        self.presences = Presences(self.pool, self.log, enabled=settings.presence.enabled)
         self.sync = SyncService(settings, self.head, self.reader_pool)
         self.sessions.tell(self.sync.end)
         self._stack = AsyncExitStack()
@@ -92,6 +94,7 @@ class Process:
             departures=self.departures,
             guests=self.guests,
             routes=self.routes.methods,
+            presences=self.presences,
         )
         add_writer_routes(self.routes, services)
         for add in READERS:
@@ -111,7 +114,9 @@ class Process:
         await stack.enter_async_context(self.log)
         await stack.enter_async_context(self.departures)
         await stack.enter_async_context(self.guests)
+        self.sync.presence_heard = self.presences.heard
         await stack.enter_async_context(self.sync)
+        await stack.enter_async_context(self.presences)
         dsn = component_dsn(self.settings, "reader", direct=True, name="api")
         self._loop = asyncio.get_running_loop()
         self._presence = asyncio.create_task(show(dsn, "api", lambda: self.sync.feed.positions), name="presence")
@@ -144,7 +149,7 @@ class Process:
 
 
 def _sync(process: Process) -> None:
-    add_sync_routes(process.routes, process.sync)  # type: ignore[arg-type]  # it asks for add_route alone
+    add_sync_routes(process.routes, process.sync, process.presences)  # type: ignore[arg-type]  # it asks for add_route alone
 
 
 def _rooms(process: Process) -> None:

@@ -304,6 +304,13 @@ LANGUAGES = (
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Presence:
+    """Who is online."""
+
+    enabled: bool = setting(True, "Whether users see of each other who is online.", env="WALDEN_PRESENCE")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Readers:
     """The processes that keep what readers make of the log: search, user directory, notifications."""
 
@@ -362,6 +369,7 @@ class Settings:
     voip: Voip
     support: Support
     rate_limits: RateLimits
+    presence: Presence
     readers: Readers
     search: Search
     appservices: AppServices

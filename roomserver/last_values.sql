@@ -98,6 +98,47 @@ where s is distinct from r and (
 order by r.user_id is not null, user_id, field
 limit %(most)s
 
+-- presence --
+-- The last accepted presence of each user. What is older than the log stands as it is.
+with entries as (
+    select e.sender as user_id, history.safe_json(e.json) as body, o.annotation, o.shard, o.position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 'u'
+    where o.kind = 'u' and o.verdict = 'a' and e.type = 'presence'
+),
+stored as (
+    select p.user_id, p.presence, p.status_msg, p.active_at, p.until, p.by, p.changed, p.shard, p.position from roomserver.presence p
+),
+changed as (
+    select n.user_id, max(n.position) filter (where n.annotation is not null) as position,
+           -- A status holds until another one is given.
+           (array_agg(n.body ->> 'status_msg' order by n.position desc) filter (where (n.body -> 'status_msg') is not null))[1]
+               as status_msg,
+           bool_or((n.body -> 'status_msg') is not null) as has_status
+    from entries n
+    group by n.user_id
+),
+rebuilt as (
+    select distinct on (n.user_id)
+           n.user_id, (n.body ->> 'presence') collate "C" as presence,
+           case when c.has_status then c.status_msg else s.status_msg end as status_msg,
+           (n.body ->> 'active_at')::bigint as active_at, (n.body ->> 'until')::bigint as until,
+           (n.body ->> 'by') collate "C" as by, coalesce(c.position, s.changed) as changed, n.shard, n.position
+    from entries n
+    join changed c on c.user_id = n.user_id
+    left join stored s on s.user_id = n.user_id
+    order by n.user_id, n.position desc
+),
+edge as (
+    select coalesce(max(g.position), 0) as position from eventlog.edges g where g.kind = 'u'
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (user_id)
+where s is distinct from r and (r.user_id is not null or s.position > (select k.position from edge k))
+order by r.user_id is not null, user_id
+limit %(most)s
+
 -- aliases --
 -- Where the last accepted entry of each alias points, unless that removed it. What is older than the log stands as it is.
 with last as (

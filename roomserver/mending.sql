@@ -108,6 +108,21 @@ from json_populate_recordset(null::roomserver.profiles, %(rows)s::json) x
 on conflict (user_id, field) do update
 set value = excluded.value, shard = excluded.shard, position = excluded.position
 
+-- remove_presence --
+-- Takes away presence that nobody had.
+delete from roomserver.presence t
+using json_populate_recordset(null::roomserver.presence, %(rows)s::json) x
+where t.user_id = x.user_id
+
+-- put_presence --
+-- Puts presence as the log has it.
+insert into roomserver.presence (user_id, presence, status_msg, active_at, until, by, changed, shard, position)
+select x.user_id, x.presence, x.status_msg, x.active_at, x.until, x.by, x.changed, x.shard, x.position
+from json_populate_recordset(null::roomserver.presence, %(rows)s::json) x
+on conflict (user_id) do update
+set presence = excluded.presence, status_msg = excluded.status_msg, active_at = excluded.active_at, until = excluded.until,
+    by = excluded.by, changed = excluded.changed, shard = excluded.shard, position = excluded.position
+
 -- remove_aliases --
 -- Takes away aliases that were removed or never made.
 delete from roomserver.aliases t

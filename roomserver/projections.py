@@ -33,6 +33,7 @@ PROJECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "receipts": ("room", "user_id", "receipt_type", "thread_id"),
     "account_data": ("user_id", "room_id", "type"),
     "profiles": ("user_id", "field"),
+    "presence": ("user_id",),
     "aliases": ("alias",),
     "directory": ("room_id",),
     "redactions": ("target",),
@@ -55,7 +56,7 @@ DERIVED: Final = {
 }
 """Those that follow others (by triggers) or are counted aside (by maintenance), with their tables."""
 
-OF_USERS: Final = frozenset(("account_data", "profiles", "aliases", "reports", "activity_days"))
+OF_USERS: Final = frozenset(("account_data", "profiles", "presence", "aliases", "reports", "activity_days"))
 """Those that cannot be looked at a room at a time."""
 
 # What one transaction of a rebuild changes at most.

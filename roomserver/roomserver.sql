@@ -59,6 +59,20 @@ join eventlog.outputs o on o.entry = i.id
 -- Aliases that are taken.
 select alias, room_id from roomserver.aliases where alias = any (%(aliases)s)
 
+-- presences --
+-- How users are present, and the rooms they are in.
+select u.user_id,
+       array(
+           select m.room
+           from roomserver.memberships m
+           where m.user_id = u.user_id and m.membership = 'j'
+           order by m.joined_at desc
+           limit %(most)s
+       ),
+       p.presence, p.status_msg, p.changed, p.position
+from unnest(%(users)s::text[]) as u (user_id)
+left join roomserver.presence p on p.user_id = u.user_id
+
 -- members --
 -- A user's standing in rooms.
 select room, user_id, membership from roomserver.memberships

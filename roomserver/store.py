@@ -25,6 +25,9 @@ SQL = Queries("roomserver", "roomserver.sql")
 
 CREATE: StateKey = ("m.room.create", "")
 
+MOST_ROOMS_TOLD = 1_000
+"""Rooms in which a change of presence is told: those that the user joined last."""
+
 
 @dataclass(slots=True)
 class Item:
@@ -69,6 +72,8 @@ class Store:
         self.timelines: dict[str, tuple[int | None, int | None]] = {}
         self.aliases: dict[str, str] = {}
         self.standing: dict[tuple[int, str], str] = {}
+        self.presences: dict[str, dict[str, Any]] = {}
+        self.rooms_of: dict[str, list[int]] = {}
 
     async def prepare(self, connection: AsyncConnection, entries: Sequence[Entry]) -> list[Item]:
         """Parses entries and reads every room, state key and event that judging them on the main line asks for."""
@@ -241,6 +246,7 @@ class Store:
 
     async def _load_user_facts(self, connection: AsyncConnection, items: Iterable[Item]) -> None:
         self.receipts, self.timelines, self.aliases, self.standing = {}, {}, {}, {}
+        self.presences, self.rooms_of = {}, {}
         mine = [(item, item.body) for item in items if item.body is not None]
         receipts = [
             (i.room.nid, i.entry.sender, b["receipt_type"], b.get("thread_id", ""), b["event_id"])
@@ -270,3 +276,15 @@ class Store:
                 SQL["members"], {"users": [u for _, u in leavers], "rooms": [r for r, _ in leavers]}
             )
             self.standing = {(row[0], row[1]): row[2] for row in await cursor.fetchall()}
+        present = list({i.entry.sender for i, _ in mine if i.entry.type == "presence"})
+        if present:
+            cursor = await connection.execute(SQL["presences"], {"users": present, "most": MOST_ROOMS_TOLD})
+            for user_id, rooms, presence, status_msg, changed, position in await cursor.fetchall():
+                self.rooms_of[user_id] = rooms or []
+                if presence is not None:
+                    self.presences[user_id] = {
+                        "presence": presence,
+                        "status_msg": status_msg,
+                        "changed": changed,
+                        "position": position,
+                    }

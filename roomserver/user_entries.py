@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import orjson
 
-from eventlog.safe_text import safe
+from eventlog.safe_text import safe, unsafe
 from roomserver.effects import Effects
 from roomserver.store import Item, Store
 
@@ -17,6 +17,16 @@ def judge_user_entry(item: Item, store: Store, effects: Effects) -> str:
     """Decides on an entry of a user and adds what follows; returns the verdict."""
     verdict, reason = _decide(item, store, effects)
     position = effects.next_position()
+    annotation = None
+    if item.entry.type == "presence" and verdict == "a":
+        standing = effects.pending("presence", item.entry.sender)
+        if standing is not None and standing["changed"] == position:
+            # Whom it concerns, so that nobody has to ask; a renewal concerns nobody.
+            status = standing["status_msg"]
+            annotation = {
+                "rooms": store.rooms_of.get(item.entry.sender, []),
+                "status_msg": None if status is None else unsafe(status),
+            }
     # Read after the decision: a room that may be no more is not named.
     room = item.room
     effects.output(
@@ -26,6 +36,7 @@ def judge_user_entry(item: Item, store: Store, effects: Effects) -> str:
         verdict,
         room=None if room is None else room.nid,
         reason=reason,
+        annotation=annotation,
     )
     return verdict
 
@@ -77,6 +88,8 @@ def _decide(item: Item, store: Store, effects: Effects) -> tuple[str, str | None
             value=None if value is None else orjson.dumps(value).decode(),
             position=position,
         )
+    elif entry.type == "presence":
+        return _decide_presence(item, store, effects)
     elif entry.type == "alias":
         alias, room_id = body["alias"], body["room_id"]
         standing = store.aliases.get(alias)
@@ -123,6 +136,32 @@ def _decide(item: Item, store: Store, effects: Effects) -> tuple[str, str | None
         effects.put("forgotten", ("user_id", "room"), user_id=entry.sender, room=room.nid)
     else:
         return "r", f"Entries of type {entry.type} are not known."
+    return "a", None
+
+
+def _decide_presence(item: Item, store: Store, effects: Effects) -> tuple[str, str | None]:
+    entry, body, position = item.entry, item.body, effects.position + 1
+    assert body is not None
+    before = effects.pending("presence", entry.sender) or store.presences.get(entry.sender)
+    expected = body.get("expected")
+    if expected is not None and expected != (0 if before is None else before["position"]):
+        return "s", "The presence has changed meanwhile."
+    status = None if before is None else before["status_msg"]
+    if "status_msg" in body:
+        status = None if body["status_msg"] is None else safe(body["status_msg"])
+    unchanged = before is not None and (before["presence"], before["status_msg"]) == (body["presence"], status)
+    effects.put(
+        "presence",
+        ("user_id",),
+        user_id=entry.sender,
+        presence=body["presence"],
+        status_msg=status,
+        active_at=body["active_at"],
+        until=body["until"],
+        by=body["by"],
+        changed=before["changed"] if before is not None and unchanged else position,
+        position=position,
+    )
     return "a", None
 
 

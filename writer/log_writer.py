@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -75,6 +75,8 @@ class LogWriter:
         self._append: Statement | None = None
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.acted: Callable[[str], None] | None = None
+        """Told of every user who does something that others see."""
         self._settling: set[asyncio.Task[None]] = set()
         self._level = Level(metrics.QUEUE, self._waiting)
 
@@ -95,6 +97,8 @@ class LogWriter:
         Raises MatrixError: 403 when auth refuses one, 404 for a room that is not known, 413 for one too large, 503 when the
         queue is full or no verdict came in time (the same transaction id then gets the same event).
         """
+        if self.acted is not None:
+            self.acted(drafts[0].sender)
         return await self._submit(list(drafts), drafts[0].room_id)
 
     async def create_room(self, version: RoomVersion, create: Draft, rest: Rest) -> str:
@@ -121,6 +125,8 @@ class LogWriter:
     ) -> Sent:
         """Appends an entry of a user (docs/log.md) and answers when it is judged. MatrixError 400 M_UNKNOWN if refused."""
         shard_key = room_id if type in ("m.receipt", "directory", "forget") and room_id else user_id
+        if type == "m.receipt" and self.acted is not None:
+            self.acted(user_id)
         if type == "alias":
             shard_key = content["alias"]
         draft = Draft(room_id or "", user_id, type, content, device_id=device_id, txn_id=txn_id, txn_path=txn_path)
@@ -147,6 +153,8 @@ class LogWriter:
 
     async def typing(self, room_id: str, user_id: str, typing: bool, timeout_ms: int) -> None:
         """Says that a user types, or stopped."""
+        if self.acted is not None:
+            self.acted(user_id)
         message = TypingMessage(room_id, user_id, typing, timeout_ms, int(time.time() * 1000))
         async with self._pool.connection() as connection:
             # Transactional, for its commit flushes it: an unflushed message may take wal_writer_delay.

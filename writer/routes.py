@@ -28,6 +28,7 @@ from writer.membership import Join, Leave, Memberships, Moderation
 from writer.openid import OpenIdTokens, OpenIdUserInfo
 from writer.password_change import PasswordChange
 from writer.password_check import PasswordCheck
+from writer.presence import PresenceResource
 from writer.profiles import ProfileResource, Profiles
 from writer.public_rooms import PublicRooms
 from writer.push_rules import PushRules
@@ -164,6 +165,7 @@ def _add_people(app: Routes, services: Services) -> None:
     app.add_route(rule + "/enabled", push_rules, suffix="enabled")
     app.add_route(rule + "/actions", push_rules, suffix="actions")
 
+    app.add_route(V3 + "/presence/{user_id}/status", PresenceResource(pool, services.presences))
     profile = ProfileResource(pool, log, Profiles(pool), limits)
     app.add_route(V3 + "/profile/{user_id}", profile, suffix="all")
     app.add_route(V3 + "/profile/{user_id}/{field}", profile)

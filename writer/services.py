@@ -12,6 +12,7 @@ from writer.departures import Departures
 from writer.guests import Guests
 from writer.log_writer import LogWriter
 from writer.passwords import Passwords
+from writer.presence import Presences
 from writer.rate_limits import RateLimits
 
 
@@ -28,3 +29,4 @@ class Services:
     departures: Departures
     guests: Guests
     routes: Callable[[], Iterable[tuple[str, str]]]
+    presences: Presences

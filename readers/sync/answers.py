@@ -6,6 +6,7 @@ Invariant: a plan is made without waiting, so all of it is as of the same positi
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from operator import lt
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from readers.sync.incremental import Plan, plan_incremental, plan_initial
 from readers.sync.invites import render_invites
 from readers.sync.members import load
 from readers.sync.position import Place
+from readers.sync.presence import Presence, read_presences, render_presences
 from readers.sync.reading import read
 from readers.sync.request import Shape, SyncRequest
 from readers.sync.sections import Renderer
@@ -38,8 +40,9 @@ Invites = tuple[list[bytes], list[bytes]]
 class Answers:
     """Makes responses as of the applied positions; `token` gives their token."""
 
-    def __init__(self, current: Current, pool: Pool, token: Callable[[], str]) -> None:
+    def __init__(self, current: Current, pool: Pool, token: Callable[[], str], *, with_presence: bool = False) -> None:
         self._current = current
+        self._with_presence = with_presence
         self._pool = pool
         self._token = token
 
@@ -55,6 +58,7 @@ class Answers:
         # What an abandoned future said of account data is not known: all that there is is told.
         told_upto = None if place.anew else since
         account_data = [a for a in user.account_data if told_upto is not None and a.position > told_upto[a.shard]]
+        presences = self._presences(user, shape, told_upto, plan)
         await self._current.unread.bases.prepare(
             self._pool, [recent.nid for recent in plan.recent if recent.timeline and recent.nid in user.unread]
         )
@@ -66,17 +70,36 @@ class Answers:
             views, account_data, invites = await self._read(
                 user, session, shape, request.device_id, plan, told_upto, at_hand, account_data, uncounted
             )
+        if presences is None:
+            # Whoever is new to a room, or here, is told of everybody.
+            upto = told_upto if told_upto is not None and not _has_joined(user, told_upto) else None
+            presences = await read(self._pool, partial(read_presences, user.user_id, upto, plan.now))
+        present = render_presences(presences, shape.filter.presence)
         for recent in plan.recent:
             if recent.told:
                 session.told(recent.nid, recent.told)
         sections = Renderer(user, request.device_id, shape).render(plan, views, account_data, full)
         told = render_account_data(user.user_id, account_data, shape.filter.account_data, whole=told_upto is None)
-        if not full and not (sections.join or sections.leave or told or invites[0] or invites[1]):
+        if not full and not (sections.join or sections.leave or told or present or invites[0] or invites[1]):
             return plan.now, None
         session.answer(token)
         return plan.now, response.whole(
-            token, join=sections.join, leave=sections.leave, invite=invites[0], knock=invites[1], account_data=told
+            token,
+            join=sections.join,
+            leave=sections.leave,
+            invite=invites[0],
+            knock=invites[1],
+            account_data=told,
+            presence=present,
         )
+
+    def _presences(self, user: User, shape: Shape, since: Positions | None, plan: Plan) -> list[Presence] | None:
+        """Whose presence changed since positions and as of the plan's; None if the table has to be asked."""
+        if not self._with_presence or shape.filter.presence.takes_nothing:
+            return []
+        if since is None or any(map(lt, since, user.heard_since)) or _has_joined(user, since):
+            return None
+        return [one for one in user.presences.values() if since[one.shard] < one.position <= plan.now[one.shard]]
 
     async def _plan(
         self, user: User, session: Session, request: SyncRequest, place: Place, known: bool, full: bool
@@ -160,3 +183,10 @@ class Answers:
             return views, [*account_data, *found] if known else found, invites
 
         return await read(self._pool, from_tables)
+
+
+def _has_joined(user: User, since: Positions) -> bool:
+    """Whether the user has joined a room since positions."""
+    return any(
+        change.new == "j" and change.old != "j" and change.position > since[change.shard] for change in user.changes
+    )

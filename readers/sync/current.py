@@ -7,7 +7,7 @@ once per batch, after all of it has been applied.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from time import monotonic, time
 from typing import Any, Final
@@ -17,6 +17,7 @@ import orjson
 from readers.sync.event_bytes import client_event
 from readers.sync.events import Events, replaced_by
 from readers.sync.outputs import Output
+from readers.sync.presence import Presences
 from readers.sync.rooms import Receipt, Room, Rooms, Typing
 from readers.sync.unread import PUSH_RULES, Unread, evaluator_of
 from readers.sync.users import AccountData, Change, Stay, User, Users
@@ -26,11 +27,18 @@ FIRST: Final = 16
 """Waiters woken at once; the others of a crowd come after what else is to be done, such as the answer to the sender."""
 
 
+Heard = Callable[[str, int, dict[str, Any]], None]
+"""Takes a user's id, a position, and the entry of their presence there."""
+
+
 class Current:
     """Rooms, users and their waiters as of `positions`, which the feed moves."""
 
-    def __init__(self, positions: list[int]) -> None:
+    def __init__(self, positions: list[int], heard: Heard | None = None) -> None:
+        """`heard` is told of every presence."""
         self.positions = positions
+        self._heard = heard
+        self.presences = Presences()
         self.rooms = Rooms(positions)
         self.users = Users()
         self.events = Events()
@@ -110,6 +118,10 @@ class Current:
             self._stirred[nid] = output
         if output.annotation is not None and (members := output.notes.get("members")) is not None:
             for user_id, new, old in members:
+                if new == "j" and old != "j" and (known := self.presences.get(user_id)) is not None:
+                    # To whom is there already, the presence of who comes is news.
+                    for other in self.users.joined(nid):
+                        other.add_presence(known._replace(shard=output.shard, position=output.position))
                 user = self.users.get(user_id)
                 if user is not None and output.position > user.floors[output.shard]:
                     self._change(user, output, user_id, new, old)
@@ -185,10 +197,21 @@ class Current:
                 if not body.get("room_id"):
                     self.learn(user, body["type"], body["content"])
                 self._concern(user, output)
+        elif output.type == "presence":
+            self._apply_presence(output)
         elif output.type == "forget" and output.room is not None:
             user = self.users.get(output.sender)
             if user is not None and (stay := user.rooms.get(output.room)) is not None and stay.membership in "lb":
                 user.rooms[output.room] = stay._replace(forgotten=True)
+
+    def _apply_presence(self, output: Output) -> None:
+        presence = self.presences.learn(output)
+        for nid in output.notes.get("rooms", ()):
+            for user in self.users.joined(nid):
+                user.add_presence(presence)
+                self._concern(user, output)
+        if self._heard is not None:
+            self._heard(output.sender, output.position, orjson.loads(output.json))
 
     def _apply_typing(self, output: Output) -> None:
         notice = output.notes.get("typing")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from falcon.asgi import App, Request, Response
 
@@ -22,8 +22,9 @@ PRESENCES: Final = ("online", "offline", "unavailable")
 class SyncResource:
     """GET /sync. Authentication has put the session into the request's context before."""
 
-    def __init__(self, service: SyncService) -> None:
+    def __init__(self, service: SyncService, polls: Polls | None = None) -> None:
         self._service = service
+        self._polls = polls
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Answers when there is something to say, or the timeout has passed."""
@@ -41,13 +42,30 @@ class SyncResource:
             _timeout(parameters),
             _flag(parameters, "full_state"),
         )
-        resp.data = await service.sync(request, lambda end: watch(req, end))
+        if self._polls is None:
+            resp.data = await service.sync(request, lambda end: watch(req, end))
+        else:
+            self._polls.polled(session.user_id, session.device_id, presence or "online", request.timeout)
+            try:
+                resp.data = await service.sync(request, lambda end: watch(req, end))
+            finally:
+                self._polls.answered(session.user_id, session.device_id)
         resp.content_type = JSON
 
 
-def add_routes(app: App[Any, Any], service: SyncService) -> None:
+class Polls(Protocol):
+    """Who wants to know of polls, for they show who is present."""
+
+    def polled(self, user_id: str, device_id: str, presence: str, seconds: float) -> None:
+        """A client polls, for as many seconds at most, and wants its user to be seen so."""
+
+    def answered(self, user_id: str, device_id: str) -> None:
+        """The poll has ended."""
+
+
+def add_routes(app: App[Any, Any], service: SyncService, polls: Polls | None = None) -> None:
     """Mounts the reader's endpoints."""
-    resource = SyncResource(service)
+    resource = SyncResource(service, polls)
     for version in ("v3", "r0"):
         app.add_route(f"/_matrix/client/{version}/sync", resource)
 

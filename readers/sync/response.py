@@ -31,8 +31,9 @@ def whole(
     knock: Sequence[bytes] = (),
     leave: Sequence[bytes] = (),
     account_data: Sequence[bytes] = (),
+    presence: Sequence[bytes] = (),
 ) -> bytes:
-    """A response of rendered rooms (each `"room id":{…}`) and global account data events."""
+    """A response of rendered rooms (each `"room id":{…}`), global account data events and presence events."""
     parts = [b'{"next_batch":"', token.encode(), b'"']
     rooms = [
         b'"%b":{%b}' % (name, b",".join(section))
@@ -41,6 +42,8 @@ def whole(
     ]
     if rooms:
         parts += (b',"rooms":{', b",".join(rooms), b"}")
+    if presence:
+        parts += (b',"presence":', batch(presence))
     if account_data:
         parts += (b',"account_data":', batch(account_data))
     parts.append(_TAIL)

@@ -27,7 +27,7 @@ from eventlog.tokens import SyncToken
 from matrix.errors import MatrixError, not_found
 from readers.sync import metrics, response
 from readers.sync.answers import Answers
-from readers.sync.current import IGNORED_USERS, Current
+from readers.sync.current import IGNORED_USERS, Current, Heard
 from readers.sync.feed import SQL, Feed
 from readers.sync.outputs import Output
 from readers.sync.position import Place, parse_token, place_of
@@ -69,6 +69,9 @@ class SyncService:
         self._token = ""
         self._empty = b""
         self.epochs: Epochs = {}
+        self.presence_heard: Heard | None = None
+        """Told of every presence that the log brings; to be set before this is entered."""
+        self._with_presence = settings.presence.enabled
 
     async def __aenter__(self) -> SyncService:
         await self._read_epochs()
@@ -80,8 +83,8 @@ class SyncService:
 
     def _begin(self) -> None:
         """Begins with empty caches, as of the positions that are now the feed's."""
-        former, self.current = self.current, Current(self.feed.positions)
-        self._answers = Answers(self.current, self._pool, lambda: self._token)
+        former, self.current = self.current, Current(self.feed.positions, self.presence_heard)
+        self._answers = Answers(self.current, self._pool, lambda: self._token, with_presence=self._with_presence)
         self._moved()
         former.leave()
 
@@ -290,5 +293,7 @@ class SyncService:
         # And what happened in the rooms meanwhile found nobody in them to concern: whoever asks looks once.
         user.last[:] = self.feed.positions
         users.shrink()
+        # Only from here on is the user told by their rooms of who is present.
+        user.heard_since[:] = self.feed.positions
         loaded.set_result(None)
         return user

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from matrix.push_evaluation import DEFAULT_EVALUATOR, Evaluator
 
 if TYPE_CHECKING:
+    from readers.sync.presence import Presence
     from readers.sync.unread import Counter
 
 MOST_USERS: Final = 20_000
 """Users kept."""
 MOST_CHANGES: Final = 200
 """Membership changes and account data entries kept per user."""
+MOST_PRESENCES: Final = 1_000
+"""Changes of presence kept per user."""
 
 
 class Stay(NamedTuple):
@@ -66,10 +69,12 @@ class User:
         "changes",
         "evaluator",
         "floors",
+        "heard_since",
         "ignored",
         "last",
         "loaded",
         "nudged_at",
+        "presences",
         "rooms",
         "unread",
         "user_id",
@@ -85,6 +90,9 @@ class User:
         self.rooms: dict[int, Stay] = {}
         self.changes: deque[Change] = deque()
         self.account_data: deque[AccountData] = deque()
+        self.presences: dict[str, Presence] = {}
+        """By user, the last change of presence of those who share a room, since `heard_since`, positions by shard."""
+        self.heard_since = list(positions)
         self.ignored: frozenset[str] = frozenset()
         self.evaluator: Evaluator = DEFAULT_EVALUATOR
         self.unread: dict[int, Counter] = {}
@@ -107,6 +115,14 @@ class User:
         if len(self.account_data) > MOST_CHANGES:
             gone = self.account_data.popleft()
             self.floors[gone.shard] = max(self.floors[gone.shard], gone.position)
+
+    def add_presence(self, presence: Presence) -> None:
+        """Notes that somebody's presence has changed and lets the longest unchanged go."""
+        self.presences.pop(presence.user_id, None)
+        self.presences[presence.user_id] = presence
+        if len(self.presences) > MOST_PRESENCES:
+            gone = self.presences.pop(next(iter(self.presences)))
+            self.heard_since[gone.shard] = max(self.heard_since[gone.shard], gone.position)
 
 
 class Users:

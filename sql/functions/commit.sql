@@ -155,6 +155,18 @@ begin
         set value = excluded.value, shard = excluded.shard, position = excluded.position;
     end if;
 
+    if batch ? 'presence' then
+        insert into roomserver.presence as p (user_id, presence, status_msg, active_at, until, by, changed, shard, position)
+        select x.user_id, x.presence, x.status_msg, x.active_at, x.until, x.by, x.changed, (batch ->> 'shard')::smallint, x.position
+        from jsonb_to_recordset(batch -> 'presence')
+            as x (user_id text, presence text, status_msg text, active_at bigint, until bigint, by text, changed bigint,
+                  position bigint)
+        on conflict (user_id) do update
+        set presence = excluded.presence, status_msg = excluded.status_msg, active_at = excluded.active_at,
+            until = excluded.until, by = excluded.by, changed = excluded.changed, shard = excluded.shard,
+            position = excluded.position;
+    end if;
+
     if batch ? 'aliases' then
         delete from roomserver.aliases f
         using jsonb_to_recordset(batch -> 'aliases') as x (alias text, room_id text, creator text, position bigint)

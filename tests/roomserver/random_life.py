@@ -56,6 +56,8 @@ class Life:
         await self._entry("m.receipt", f"@reader:{SERVER}", receipt, room_id)
         await self._entry("report", user, {"room_id": room_id, "event_id": target, "reason": "a\0b"})
         await self._entry("profile", user, {"field": "displayname", "value": "Me"})
+        presence = {"presence": "online", "status_msg": "here", "active_at": 1, "until": 2, "by": "me"}
+        await self._entry("presence", user, presence)
         await self._entry("alias", user, {"alias": f"#trace:{SERVER}", "room_id": room_id}, room_id)
         await self._entry("directory", user, {"room_id": room_id, "published": True}, room_id)
 
@@ -77,6 +79,7 @@ class Life:
                     self._receipt,
                     self._account_data,
                     self._profile,
+                    self._presence,
                     self._alias,
                     self._publish,
                     self._forget,
@@ -160,6 +163,13 @@ class Life:
             "content": {"value": value, self._strange(): 1},
         }
         await self._entry("account_data", self._who(), content, room_id or None)
+
+    async def _presence(self) -> None:
+        presence = self.chance.choice(["online", "unavailable", "offline"])
+        content: dict[str, Any] = {"presence": presence, "active_at": 1, "until": 2, "by": "me"}
+        status = self.chance.choice([{}, {"status_msg": None}, {"status_msg": self._strange()}])
+        expected = self.chance.choice([{}, {}, {"expected": 0}])
+        await self._entry("presence", self._who(), {**content, **status, **expected})
 
     async def _profile(self) -> None:
         value = self.chance.choice([self._strange(), None, {"x": self._strange()}, [], False])

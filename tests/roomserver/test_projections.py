@@ -91,6 +91,7 @@ BEHIND_ITS_BACK = {
     "receipts": "event_id = '$other'",
     "account_data": "content = '{}'",
     "profiles": "value = '1'",
+    "presence": "presence = 'unavailable', position = position + 1",
     "aliases": "creator = '@other:test.example'",
     "directory": "position = position + 1",
     "redactions": "redaction = '$other'",
