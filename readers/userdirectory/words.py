@@ -21,7 +21,8 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf
 
 def fold(text: str) -> str:
     """The text without case and accents."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    # Decomposed before, for signs that stand for several letters have no case of their own.
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     return "".join(character for character in decomposed if not unicodedata.combining(character) and character != "\0")
 
 
