@@ -167,7 +167,8 @@ begin
     delete from roomserver.account_data x where x.user_id = of_user;
     delete from roomserver.profiles x where x.user_id = of_user;
     delete from roomserver.receipts x where x.user_id = of_user;
+    delete from roomserver.presence x where x.user_id = of_user;
     delete from userdirectory.users x where x.user_id = of_user;
 end
 $$;
-comment on function roomserver.purge_user(text) is 'Removes the last values of a user: account data, profile, receipts.';
+comment on function roomserver.purge_user(text) is 'Removes the last values of a user: account data, profile, receipts, presence.';

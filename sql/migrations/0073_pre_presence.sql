@@ -263,3 +263,17 @@ begin
     return true;
 end
 $$;
+
+create or replace function roomserver.purge_user(of_user text) returns void
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    delete from roomserver.account_data x where x.user_id = of_user;
+    delete from roomserver.profiles x where x.user_id = of_user;
+    delete from roomserver.receipts x where x.user_id = of_user;
+    delete from roomserver.presence x where x.user_id = of_user;
+    delete from userdirectory.users x where x.user_id = of_user;
+end
+$$;
+comment on function roomserver.purge_user(text) is 'Removes the last values of a user: account data, profile, receipts, presence.';
