@@ -33,6 +33,10 @@ class Sessions:
         user_id, _, device_id = token.partition("/")
         return Session(user_id, device_id, b"", watched=True)
 
+    async def session(self, token: str) -> Session:
+        """Likewise."""
+        return self.cached(token)
+
     def see(self, _session: Session, _address: str | None) -> None:
         """Nobody asks when it was seen."""
 
