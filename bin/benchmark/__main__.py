@@ -1,6 +1,7 @@
 """The command line of the benchmark; exit code 0 when every row gave its figures without a fault, 1 otherwise, 130 on Ctrl-C."""
 
 import asyncio
+import dataclasses
 import signal
 import sys
 import time
@@ -43,7 +44,10 @@ async def supervised(run: Run) -> bool:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(
-    "--rows", callback=chosen, metavar="A,B", help="Only these rows: " + ", ".join(row.name for row in ROWS) + "."
+    "--rows",
+    callback=chosen,
+    metavar="A,B",
+    help="Only these rows: " + ", ".join(row.name for row in ROWS) + ". [default: all but bytes-large]",
 )
 @click.option("--only", type=click.Choice(["walden", "synapse"]), help="Only this server; no ratios then.")
 @click.option(
@@ -52,6 +56,11 @@ async def supervised(run: Run) -> bool:
     show_default=True,
     type=click.IntRange(1, 20),
     help="Measurements of each row on each server.",
+)
+@click.option(
+    "--large-states",
+    type=click.IntRange(min=100),
+    help="State changes of the row bytes-large. [default: 20000]",
 )
 @click.option("--quick", is_flag=True, help="Small numbers everywhere, one round: to find faults, not figures.")
 @click.option(
@@ -85,6 +94,7 @@ def main(
     rows: list[str],
     only: str | None,
     rounds: int,
+    large_states: int | None,
     quick: bool,
     base_url: str | None,
     pg_bin: Path | None,
@@ -98,12 +108,15 @@ def main(
     Prints a table on standard output, progress on standard error, and writes bench.json and pictures. Takes about
     half an hour in full; `--quick` takes a few minutes.
     """
+    scale = QUICK if quick else Scale()
+    if large_states is not None:
+        scale = dataclasses.replace(scale, large_states=large_states)
     servers = (only or "walden",) if base_url or only else ("synapse", "walden")
     options = Options(
         servers=servers,
         rows=tuple(row for row in ROWS if row.name in rows),
         rounds=1 if quick else rounds,
-        scale=QUICK if quick else Scale(),
+        scale=scale,
         checkout=CHECKOUT,
         results=results,
         work=work_dir,
