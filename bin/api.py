@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 import psycopg
 import structlog
@@ -181,6 +182,7 @@ def compose(settings: Settings, passwords: Passwords | None = None) -> tuple[Pro
         process,
         max_body_bytes=settings.client.max_body_bytes,
         trusted_proxies=settings.client.trusted_proxies,
+        take=partial(process.limits.take, "request") if settings.rate_limits.enabled else None,
     )
     return process, gate
 

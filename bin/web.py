@@ -104,9 +104,10 @@ class Lifespan(Protocol):
 class Gatekeeper:
     """Middleware: decodes path parameters and finds the session of the access token."""
 
-    def __init__(self, sessions: SessionCache, lifespan: Lifespan) -> None:
+    def __init__(self, sessions: SessionCache, lifespan: Lifespan, take: Callable[[str], None] | None) -> None:
         self._sessions = sessions
         self._lifespan = lifespan
+        self._take = take
 
     async def process_startup(self, _scope: Scope, _event: dict[str, Any]) -> None:
         """Before the first request."""
@@ -123,16 +124,19 @@ class Gatekeeper:
         for name, value in params.items():
             if "%" in value:
                 params[name] = _decode(name, value)
-        if req.method not in resource.protected_methods:
-            if req.method not in resource.optional_methods:
-                return
-            if not has_token(req):
-                req.context.session = None
-                return
+        if req.method not in resource.protected_methods and not (
+            req.method in resource.optional_methods and has_token(req)
+        ):
+            req.context.session = None
+            if self._take is not None and resource.limited:
+                self._take(f"address {address(req)}")
+            return
         token = access_token(req)
         session = self._sessions.cached(token) or await self._sessions.session(token)
         if session.locked or session.suspended or session.guest:
             _check_admission(session, req.method, resource)
+        if self._take is not None and resource.limited:
+            self._take(session.user_id)
         session.user_agent = req.user_agent
         self._sessions.see(session, address(req))
         req.context.session = session
@@ -245,6 +249,8 @@ class _Joined:
         self.guest_methods = open_to_guests(template, methods)
         self.suspended_methods = open_to_suspended(template, methods)
         self.locked_methods = open_to_locked(template, methods)
+        # Other servers have bounds of their own.
+        self.limited = not template.startswith(("/_matrix/federation/", "/_matrix/key/"))
         for method, (resource, name) in methods.items():
             setattr(self, f"on_{method.lower()}", getattr(resource, name))
 
@@ -317,11 +323,12 @@ def build_app(
     *,
     max_body_bytes: int,
     trusted_proxies: Iterable[str] = (),
+    take: Callable[[str], None] | None = None,
 ) -> Gate:
-    """The ASGI application of a set of routes."""
+    """The ASGI application of a set of routes. `take` is called with the caller of each request, and may refuse it."""
     request_type = type("Request", (Request,), {"max_body_bytes": max_body_bytes})
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(
-        request_type=request_type, response_type=Response, middleware=[Gatekeeper(sessions, lifespan)]
+        request_type=request_type, response_type=Response, middleware=[Gatekeeper(sessions, lifespan, take)]
     )
     # PERF: falcon asks this whether it may skip Response.render_body, which ours does not change.
     app._standard_response_type = True

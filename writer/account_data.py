@@ -28,6 +28,7 @@ SERVER_TYPES = ("m.fully_read", "m.push_rules")
 PUSH_RULES = "m.push_rules"
 TAGS = "m.tag"
 MOST_TAGS = 500
+MOST_TYPES = 1000
 
 
 class AccountData:
@@ -46,6 +47,13 @@ class AccountData:
             return None
         content: dict[str, Any] = orjson.loads(row[0])
         return content
+
+    async def has_room_for(self, user_id: str, room_id: str, data_type: str) -> bool:
+        """Whether a type is there already, or the user has fewer than `MOST_TYPES` in the room, or globally."""
+        key = {"user_id": user_id, "room_id": room_id, "type": safe(data_type), "most": MOST_TYPES}
+        async with self._pool.connection() as connection:
+            row = await (await connection.execute(SQL["has_room_for"], key)).fetchone()
+        return row is not None and bool(row[0])
 
     async def put(self, user_id: str, room_id: str, data_type: str, content: dict[str, Any]) -> None:
         """Replaces the content."""
@@ -85,6 +93,8 @@ class AccountDataResource:
             raise MatrixError(405, "M_BAD_JSON", f"Cannot set {data_type} through this API.")
         if not data_type or not fits(data_type):
             raise invalid_param("A type has 1 to 255 bytes.")
+        if not await self._data.has_room_for(user_id, room_id, data_type):
+            raise too_large(f"There may be {MOST_TYPES} types of account data in a room, and as many outside of rooms.")
         await self._data.put(user_id, room_id, data_type, content)
         resp.media = {}
 

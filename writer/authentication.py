@@ -28,10 +28,13 @@ class PasswordAuthentication:
     async def require(self, req: Request, body: Body, path: str) -> str:
         """The id of the authentication session, to be ended when the request has been carried out."""
         session = session_of(req)
-        stages: dict[str, Stage] = {PASSWORD: self.stage(session)}
-        session_id, _ = await self._interactive.require(
+        stages: dict[str, Stage] = {PASSWORD: self._opened}
+        session_id, left = await self._interactive.require(
             [req.method, path, session.user_id], body.get("auth"), [[PASSWORD]], stages
         )
+        if left["user_id"] != session.user_id:
+            # Authenticated, but as somebody who may not do this.
+            raise forbidden("That is another user's password.")
         return session_id
 
     async def end(self, session_id: str) -> None:
@@ -42,9 +45,13 @@ class PasswordAuthentication:
         """The stage that a session's user completes with their password."""
 
         async def check(auth: dict[str, Any]) -> dict[str, Any]:
-            account = await self._check.account(identifier_of(auth), required_text(auth, "password"))
-            if account.user_id != session.user_id:
+            left = await self._opened(auth)
+            if left["user_id"] != session.user_id:
                 raise forbidden("That is another user's password.")
-            return {"user_id": account.user_id}
+            return left
 
         return check
+
+    async def _opened(self, auth: dict[str, Any]) -> dict[str, Any]:
+        account = await self._check.account(identifier_of(auth), required_text(auth, "password"))
+        return {"user_id": account.user_id}

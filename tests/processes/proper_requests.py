@@ -83,6 +83,9 @@ class Scene:
     def _bodies(self) -> dict[tuple[str, str], Any]:
         dummy = {"type": "m.login.dummy"}
         member = {"user_id": self.other_id, "reason": "because"}
+        creds = {"client_secret": "s", "sid": "1", "id_server": "id.example", "id_access_token": "t"}
+        email = {"client_secret": "s", "email": "a@b.example", "send_attempt": 1, "next_link": "https://x.example/"}
+        phone = {"client_secret": "s", "country": "GB", "phone_number": "07700900001", "send_attempt": 1}
         return {
             ("POST", V3 + "/register"): {
                 "username": "somebody",
@@ -104,6 +107,21 @@ class Scene:
             ("POST", V3 + "/refresh"): {"refresh_token": "unknown"},
             ("POST", V3 + "/account/password"): {"new_password": "another", "logout_devices": False, "auth": dummy},
             ("POST", V3 + "/account/deactivate"): {"auth": dummy, "erase": False, "id_server": "x.example"},
+            ("POST", V3 + "/account/3pid"): {"three_pid_creds": creds},
+            ("POST", V3 + "/account/3pid/add"): {"client_secret": "s", "sid": "1", "auth": dummy},
+            ("POST", V3 + "/account/3pid/bind"): creds,
+            ("POST", V3 + "/account/3pid/delete"): {"medium": "email", "address": "a@b.example"},
+            ("POST", V3 + "/account/3pid/unbind"): {"medium": "email", "address": "a@b.example", "id_server": "x"},
+            ("POST", V3 + "/register/email/requestToken"): email,
+            ("POST", V3 + "/account/password/email/requestToken"): email,
+            ("POST", V3 + "/account/3pid/email/requestToken"): email,
+            ("POST", V3 + "/register/msisdn/requestToken"): phone,
+            ("POST", V3 + "/account/password/msisdn/requestToken"): phone,
+            ("POST", V3 + "/account/3pid/msisdn/requestToken"): phone,
+            ("POST", "/_walden/client/email/submit_token"): {"sid": "1", "client_secret": "s", "token": "t"},
+            ("POST", "/_matrix/client/v1/login/get_token"): {"auth": dummy},
+            ("PUT", "/_matrix/client/v1/admin/suspend/{user_id}"): {"suspended": True},
+            ("PUT", "/_matrix/client/v1/admin/lock/{user_id}"): {"locked": True},
             ("POST", V3 + "/delete_devices"): {"devices": ["D9"], "auth": dummy},
             ("PUT", V3 + "/devices/{device_id}"): {"display_name": "renamed"},
             ("DELETE", V3 + "/devices/{device_id}"): {"auth": dummy},

@@ -35,6 +35,17 @@ PUBLIC = {
     ("GET", "/_matrix/client/versions"),
     ("GET", "/.well-known/matrix/client"),
     ("GET", "/.well-known/matrix/support"),
+    ("GET", "/.well-known/matrix/policy_server"),
+    ("GET", V3 + "/auth/{stage}/fallback/web"),
+    ("POST", V3 + "/auth/{stage}/fallback/web"),
+    ("GET", "/_walden/client/email/submit_token"),
+    ("POST", "/_walden/client/email/submit_token"),
+    ("GET", "/_matrix/federation/v1/openid/userinfo"),
+    *(
+        ("POST", f"{V3}/{path}/{medium}/requestToken")
+        for path in ("register", "account/password", "account/3pid")
+        for medium in ("email", "msisdn")
+    ),
     ("GET", V3 + "/login"),
     ("POST", V3 + "/login"),
     ("POST", V3 + "/refresh"),

@@ -42,6 +42,11 @@ async def test_another_users_password_does_not_do(api: Api) -> None:
     alice, bob = await api.register(), await api.register()
     body = {"new_password": "new password", "auth": _password(bob)}
     assert (await alice.post("account/password", body)).refusal == (401, "M_FORBIDDEN")
+    device = f"devices/{alice.device_id}"
+    assert (await alice.delete(device, {"auth": _password(bob)})).refusal == (403, "M_FORBIDDEN")
+    (await alice.get(device)).ok()
+    assert (await alice.post("account/deactivate", {"auth": _password(bob)})).refusal == (403, "M_FORBIDDEN")
+    assert (await alice.delete(device, {"auth": {**_password(bob), "password": "x"}})).refusal == (401, "M_FORBIDDEN")
 
 
 @pytest.mark.parametrize(

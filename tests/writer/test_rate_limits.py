@@ -138,3 +138,23 @@ async def test_failed_logins_count_against_the_account_whatever_the_address(
 
         assert [await attempt(f"203.0.113.{n}", "wrong") for n in range(4)] == [403, 403, 403, 429]
         assert await attempt("203.0.113.9", alice.password) == 429
+
+
+async def test_every_endpoint_is_limited_per_user_and_without_one_per_address(
+    writers_database: str, writers_folder: Path
+) -> None:
+    limits = {
+        "WALDEN_RATE_LIMITS": "on",
+        "WALDEN_RATE_LIMITS_REQUEST_BURST": "20",
+        "WALDEN_RATE_LIMITS_REQUEST_PER_SECOND": "0.001",
+    }
+    async with serving(settings_for(writers_database, writers_folder, **limits)) as other:
+        alice, bob = await other.register(), await other.register()
+        answers = [await alice.get("account/whoami") for _ in range(21)]
+        assert [answer.status for answer in answers] == [200] * 20 + [429]
+        assert int(answers[-1].headers["retry-after"]) > 0
+        assert (await alice.get("devices")).refusal == (429, "M_LIMIT_EXCEEDED")
+        (await bob.get("account/whoami")).ok()
+        # Two registrations were asked for already.
+        public = [await other.anybody.get("/_matrix/client/versions") for _ in range(19)]
+        assert [answer.status for answer in public] == [200] * 18 + [429]
