@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from api_server import Api, Client, part
 
+from writer import account_data
+
 
 def _data(user: Client, data_type: str, room_id: str = "") -> str:
     room = f"rooms/{part(room_id)}/" if room_id else ""
@@ -57,6 +59,17 @@ async def test_client_data_that_is_not_well_formed_is_refused(
 ) -> None:
     alice = await api.register()
     assert (await alice.put(f"user/{alice.user_id}/{path}", body)).refusal == refusal
+
+
+async def test_there_are_so_many_types_of_account_data_and_no_more(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(account_data, "MOST_TYPES", 3)
+    alice = await api.register()
+    for room_id in ("", "!somewhere:test.example"):
+        for number in range(3):
+            (await alice.put(_data(alice, f"org.example.{number}", room_id), {"n": 1})).ok()
+        refused = await alice.put(_data(alice, "org.example.more", room_id), {})
+        assert refused.refusal == (413, "M_TOO_LARGE")
+        (await alice.put(_data(alice, "org.example.1", room_id), {"n": 2})).ok()
 
 
 async def test_tags_set_at_once_do_not_undo_each_other(api: Api) -> None:
