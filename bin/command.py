@@ -3,6 +3,7 @@
 Invariant: modules that only some subcommands need are imported by these, so that each starts quickly and small.
 """
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -81,14 +82,21 @@ def up() -> None:
 
 
 @main.command()
-def migrate() -> None:
-    """Apply the migrations that the database does not have. Prints their names."""
+@click.option("--pre", "phase", flag_value="pre", help="Only what is due before new code starts.")
+@click.option("--post", "phase", flag_value="post", help="Only what is due once no old code runs.")
+def migrate(phase: str | None) -> None:
+    """Apply the migrations that the database does not have, on a server that may be at work. Prints their names.
+
+    To upgrade without a pause: `--pre` with the new code while the old runs, then restart the processes on the new code one by
+    one, then `--post`.
+    """
     import asyncio
 
     from eventlog.migrations import migrate as apply
 
     with told():
-        for name in asyncio.run(apply(settings().dsn(direct=True))):
+        wait = functools.partial(click.echo, err=True)
+        for name in asyncio.run(apply(settings().dsn(direct=True), phase or "all", say=wait)):  # type: ignore[arg-type]
             click.echo(name)
 
 

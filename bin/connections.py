@@ -7,7 +7,7 @@ Commands (`walden status`, `doctor`, `psql`, `init`) open one or two for as long
 import dataclasses
 from typing import Literal
 
-from bin.components import federation_apart
+from bin.components import federation_apart, keepers
 from eventlog.configuration import Settings
 from eventlog.settings import Role
 
@@ -41,7 +41,9 @@ def uses(settings: Settings) -> list[Use]:
         Use("roomserver", "a large room's resolution", "roomserver", "direct", 1),
         Use("roomserver", "its stream of the entries", "replication", "stream", 1),
         Use("maintenance", "partitions and what has expired", "maintenance", "direct", 1),
+        Use("maintenance", "retention", "maintenance", "direct", 1),
         Use("maintenance", "moving the outputs slot", "replication", "direct", 1),
+        Use("projections", "what it follows and keeps, and LISTEN", "reader", "direct", 1),
     ]
     if settings.server.metrics_listen is not None:
         found.append(Use("metrics", "what is read while it is scraped", "reader", "direct", 1))
@@ -51,7 +53,8 @@ def uses(settings: Settings) -> list[Use]:
 def processes(settings: Settings) -> dict[str, int]:
     """How many processes of each kind this installation starts on this machine."""
     api = settings.client.processes * (2 if federation_apart(settings) else 1)
-    return {"api": api, "roomserver": settings.log.shards, "maintenance": 1, "metrics": 1}
+    kept = sum(1 for names in keepers(settings).values() if names)
+    return {"api": api, "roomserver": settings.log.shards, "maintenance": 1, "projections": kept, "metrics": 1}
 
 
 def totals(settings: Settings) -> dict[Way, int]:

@@ -21,7 +21,7 @@ from eventlog import history
 from eventlog.configuration import Settings
 from eventlog.history import Restored, Standing
 from eventlog.key_file import make_key, read_key
-from eventlog.migrations import migrate
+from eventlog.migrations import applied, migrate, migration_names
 from eventlog.provision import Identity, check_identity, provision
 from eventlog.queries import Queries
 from eventlog.seen import read_seen
@@ -105,10 +105,19 @@ async def bring_up_to_date(
     missing = await missing_logins(connection, logins)
     if not may_do_everything(facts) and (missing or not await _prepared(connection, facts)):
         _explain(settings.server.data_dir, facts, missing)
-    for name in await migrate(settings.dsn(direct=True)):
+    # Processes of another machine may be of an older release: what these cannot bear waits until they are gone.
+    others = (await (await connection.execute(QUERIES["others"])).fetchall()) if await _known(connection) else []
+    for name in await migrate(settings.dsn(direct=True), "pre" if others else "all", say=say):
         say(f"applied migration {name}")
+    if others and (left := set(migration_names()) - set(await applied(connection))):
+        say(f"other processes run: `walden migrate --post` once all are of this release, for {', '.join(sorted(left))}")
     for sentence in await make_logins(connection, settings.server.data_dir, logins, missing, stale):
         say(sentence)
+
+
+async def _known(connection: AsyncConnection) -> bool:
+    """Whether the database has been migrated before."""
+    return bool(await applied(connection))
 
 
 async def stale_logins(settings: Settings, connection: AsyncConnection) -> list[Login]:

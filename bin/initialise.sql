@@ -22,3 +22,8 @@ select rolname, rolreplication, rolcanlogin from pg_catalog.pg_roles where rolna
 -- members --
 -- Which of the named roles this login may act as.
 select rolname from pg_catalog.pg_roles where rolname = any(%(names)s) and pg_has_role(current_user, oid, 'member')
+
+-- others --
+-- Sessions of Walden's processes, which on this machine do not run yet.
+select pid from pg_catalog.pg_stat_activity
+where datname = current_database() and pid <> pg_backend_pid() and application_name like 'walden %%'

@@ -19,7 +19,7 @@ from bin.slot_checks import abandoned_slots, check_abandoned, check_slots, durab
 from bin.standbys import check_standbys
 from eventlog.configuration import ConfigurationError, Role, Settings
 from eventlog.key_file import read_key
-from eventlog.migrations import applied, migration_names
+from eventlog.migrations import applied, migration_names, phase_of
 from eventlog.provision import (
     OUTPUTS_PUBLICATION,
     Identity,
@@ -55,9 +55,13 @@ async def check_database(settings: Settings, connection: AsyncConnection) -> lis
     found = [*_server(server), *_headroom(settings, server), *_clock(server["clock"])]
     found += [one async for one in _strings(connection)]
     missing = sorted(set(migration_names()) - set(await applied(connection)))
-    if missing:
+    if any(phase_of(name) == "pre" for name in missing):
         return [*found, error("schema", f"not applied: {', '.join(missing)}", "run `walden migrate`")]
-    found.append(fine("schema", "all migrations are applied"))
+    if missing:
+        remedy = "run `walden migrate --post` once no process of an older release runs"
+        found.append(warning("schema", f"not applied: {', '.join(missing)}", remedy))
+    else:
+        found.append(fine("schema", "all migrations are applied"))
     found += [one async for one in _identity(settings, connection)]
     found += [one async for one in _publications(settings, connection)]
     oid = await database_oid(connection)

@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 SLOT_SECONDS = 10.0
 EXPIRY_SECONDS = 600.0
 PARTITION_SECONDS = 3600.0
+LOCKED_SECONDS = 60.0
 RETENTION_SECONDS = 3600.0
 # Outputs are counted some thousand a transaction; what one round does not reach, the next one does.
 FOLDED_AT_ONCE = 2_000
@@ -109,8 +110,7 @@ async def _work(settings: Settings) -> None:
         while True:
             now = time.monotonic()
             if now >= due["partitions"]:
-                due["partitions"] = now + PARTITION_SECONDS
-                await _make_partitions(connection)
+                due["partitions"] = now + (PARTITION_SECONDS if await _make_partitions(connection) else LOCKED_SECONDS)
             if now >= due["expiry"]:
                 due["expiry"] = now + EXPIRY_SECONDS
                 await _remove_expired(connection)
@@ -119,17 +119,25 @@ async def _work(settings: Settings) -> None:
             await asyncio.sleep(SLOT_SECONDS)
 
 
-async def _make_partitions(connection: AsyncConnection) -> None:
-    row = await (await connection.execute(SQL["make_partitions"])).fetchone()
+async def _make_partitions(connection: AsyncConnection) -> bool:
+    """Makes and drops what is due; False where somebody's long read is in the way."""
+    try:
+        async with connection.transaction():
+            await connection.execute(SQL["wait_briefly"])
+            row = await (await connection.execute(SQL["make_partitions"])).fetchone()
+    except psycopg.errors.LockNotAvailable:
+        log.info("partitions are made later: the log is in use")
+        return False
     if row is not None and row[0]:
         log.info("partitions were made", made=row[0])
     try:
         row = await (await connection.execute(SQL["drop_ephemeral"])).fetchone()
     except psycopg.errors.LockNotAvailable:
         log.info("ephemeral outputs are dropped later: the log is in use")
-        return
+        return False
     if row is not None and row[0]:
         log.info("partitions of ephemeral outputs were dropped", dropped=row[0])
+    return True
 
 
 async def _count_activity(connection: AsyncConnection) -> None:

@@ -1,3 +1,7 @@
+-- wait_briefly --
+-- Whoever appends or reads waits behind the one who waits for a lock of the log: so that is given up soon, and tried again.
+select set_config('lock_timeout', '200ms', true)
+
 -- make_partitions --
 -- Makes the partitions of the logs ahead of time; returns how many were made.
 select eventlog.make_partitions()
