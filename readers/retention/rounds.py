@@ -7,15 +7,19 @@ does not finish.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from psycopg import AsyncConnection
 
 from eventlog.settings import Retention
 from readers.retention.partitions import KINDS, Expired, drop_expired, expired, finish
 from readers.retention.policies import read_policies
-from readers.retention.purging import apply_room_policies
+from readers.retention.purging import apply_room_policies, forget_claims
 from readers.retention.record import SQL, Record, alone
 from readers.retention.scrubbing import scrub_redactions
+
+CLAIMED_DAYS: Final = 8
+"""Longer than a transaction id is remembered."""
 
 
 @dataclass(slots=True)
@@ -50,6 +54,8 @@ async def go_round(connection: AsyncConnection, settings: Retention, by: str = "
             if record is not None:
                 done.dropped[KINDS[kind]] = record
         done.by_policy = await apply_room_policies(connection, policies)
+        if done.by_policy or (done.dropped and settings.message_days < CLAIMED_DAYS):
+            await forget_claims(connection)
         done.scrubbed = await scrub_redactions(connection, settings)
         await connection.execute(SQL["forget_records"])
     return done

@@ -169,7 +169,15 @@ begin
             execute format('alter table eventlog.%I detach partition eventlog.%I', format('%s_%s', log.name, of_kind), part);
             execute format('alter table eventlog.%I rename to %I', part, 'retired_' || part);
         end if;
-        execute format('delete from eventlog.%I where %I < %s', format('%s_%s_default', log.name, of_kind), log.key, before);
+        -- Rows that came while there was no partition for them.
+        part := format('%s_%s_default', log.name, of_kind);
+        execute format('select exists (select from eventlog.%I where %I < %s)', part, log.key, before) into any_kept;
+        if any_kept then
+            execute format('create table eventlog.%I (like eventlog.%I)', format('retired_%s_%s_00000000', log.name, of_kind), part);
+            execute format('with strays as (delete from eventlog.%I where %I < %s returning *) insert into eventlog.%I select s.* from strays s',
+                part, log.key, before, format('retired_%s_%s_00000000', log.name, of_kind));
+        end if;
+        part := format('kept_%s_%s', log.name, of_kind);
         execute format('select exists (select from eventlog.%I)', 'new_' || part) into any_kept;
         if any_kept then
             execute format('alter table eventlog.%I rename to %I', 'new_' || part, part);

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import orjson
 import psycopg
 import pytest
+from judged_rooms import Log, Room
 from local_rooms import Talk, talk
 from psycopg import AsyncConnection
 from random_life import Life
@@ -109,7 +111,11 @@ async def test_what_is_dropped_is_off_the_disk(provisioned: str, owner: AsyncCon
 
 
 async def test_an_open_read_keeps_the_partition_and_stops_no_sender(
-    provisioned: str, owner: AsyncConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    provisioned: str,
+    owner: AsyncConnection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    figures: Callable[[str], None],
 ) -> None:
     monkeypatch.setattr(partitions, "PAUSE", 0.01)
     monkeypatch.setattr(partitions, "ATTEMPTS", 10)
@@ -119,17 +125,40 @@ async def test_an_open_read_keeps_the_partition_and_stops_no_sender(
         async with await AsyncConnection.connect(provisioned) as analyst:
             assert await number(analyst, "select count(*) from eventlog.events") > 20
             trying = asyncio.create_task(drop_expired(owner, "m", ALL, FOR_EVER))
+            probing = asyncio.create_task(_longest_lock(provisioned, trying))
             sent = 0
             while not trying.done():
                 await say(t, room, 1)
                 sent += 1
             assert await trying is None
+            figures(f"retention: longest wait of an INSERT beside an open read {await probing * 1000:.0f} ms")
             assert sent
             assert await number(analyst, "select count(*) from eventlog.events where kind = 'm'") >= 20
-        assert await drop_expired(owner, "m", ALL, FOR_EVER) is not None
+        trying = asyncio.create_task(drop_expired(owner, "m", ALL, FOR_EVER))
+        figures(
+            f"retention: longest wait of an INSERT while dropping {await _longest_lock(provisioned, trying) * 1000:.0f} ms"
+        )
+        assert await trying is not None
     assert await number(owner, "select count(*) from eventlog.events where kind = 'm'") == 1
     # Of both attempts there is one record: the second took up what the first began.
     assert await number(owner, "select count(*) from eventlog.erasures") == 1
+
+
+async def test_rows_that_came_without_a_partition_leave_nothing_behind_either(
+    provisioned: str, owner: AsyncConnection, tmp_path: Path
+) -> None:
+    with Log(provisioned) as log:
+        # In a time that no partition is there for.
+        room = Room(log, "@alice:test.example")
+        for n in range(10):
+            room.message("@alice:test.example", f"{n}")
+        log.commit()
+    assert await number(owner, "select count(*) from eventlog.events_m_default") == 10
+    assert await drop_expired(owner, "m", ALL, FOR_EVER) is not None
+    assert await number(owner, "select count(*) from eventlog.events_m_default") == 0
+    assert await number(owner, "select count(*) from eventlog.events where kind = 'm'") == 1
+    assert await number(owner, "select count(*) from eventlog.event_keys") == 4 + 1
+    assert await rows(owner, "select name from eventlog.retired()") == []
 
 
 async def test_a_partition_waits_for_every_consumer(provisioned: str, owner: AsyncConnection, tmp_path: Path) -> None:
@@ -144,6 +173,18 @@ async def test_a_partition_waits_for_every_consumer(provisioned: str, owner: Asy
     assert waits is not None and "slow" in waits
     await owner.execute("update eventlog.positions set position = position + 1 where component = 'slow'")
     assert await drop_expired(owner, "m", ALL, FOR_EVER) is not None
+
+
+async def _longest_lock(dsn: str, during: asyncio.Task[Any]) -> float:
+    """Seconds that the lock of an INSERT took at most, taken again and again."""
+    longest = 0.0
+    async with await AsyncConnection.connect(dsn, autocommit=True) as probe:
+        while not during.done():
+            async with probe.transaction():
+                began = time.perf_counter()
+                await probe.execute("lock table eventlog.events_m, eventlog.outputs_m in row exclusive mode")
+                longest = max(longest, time.perf_counter() - began)
+    return longest
 
 
 async def test_a_partition_waits_for_what_nobody_judged(
