@@ -15,6 +15,7 @@ from writer.aliases import Aliases
 from writer.carried_settings import CarriedSettings, predecessor_of
 from writer.drafts import Draft
 from writer.federating import check_local_user, no_identity_server
+from writer.invite_permissions import InvitePermissions
 from writer.log_writer import LogWriter
 from writer.profiles import Profiles
 from writer.rate_limits import RateLimits
@@ -31,6 +32,7 @@ class CreateRoom:
         aliases: Aliases,
         profiles: Profiles,
         settings: CarriedSettings,
+        permissions: InvitePermissions,
         limits: RateLimits,
         server_name: str,
         default_version: str,
@@ -39,6 +41,7 @@ class CreateRoom:
         self._aliases = aliases
         self._profiles = profiles
         self._settings = settings
+        self._permissions = permissions
         self._limits = limits
         self._server_name = server_name
         self._default_version = default_version
@@ -52,6 +55,7 @@ class CreateRoom:
         for user_id in plan.invite:
             check_local_user(user_id, self._server_name)
         self._limits.take("room", session.user_id)
+        await self._permissions.check(session.user_id, plan.invite)
         alias = None if plan.alias_localpart is None else f"#{plan.alias_localpart}:{self._server_name}"
         if alias is not None:
             self._aliases.check(alias)

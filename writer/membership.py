@@ -21,6 +21,7 @@ from writer.carried_settings import CarriedSettings, predecessor_of
 from writer.drafts import Draft
 from writer.federating import check_local_user, no_identity_server, unknown_room
 from writer.guests import GUEST_ACCESS, lets_guests_in
+from writer.invite_permissions import InvitePermissions
 from writer.log_writer import LogWriter
 from writer.permissions import POWER_KEYS, membership_of
 from writer.profiles import Profiles
@@ -178,9 +179,12 @@ class Leave:
 class Moderation:
     """POST /rooms/{room_id}/invite, /kick, /ban, /unban."""
 
-    def __init__(self, memberships: Memberships, profiles: Profiles, limits: RateLimits) -> None:
+    def __init__(
+        self, memberships: Memberships, profiles: Profiles, permissions: InvitePermissions, limits: RateLimits
+    ) -> None:
         self._memberships = memberships
         self._profiles = profiles
+        self._permissions = permissions
         self._limits = limits
 
     async def on_post_invite(self, req: Request, resp: Response, room_id: str) -> None:
@@ -192,6 +196,7 @@ class Moderation:
         user_id, reason = required_user_id(body), text(body, "reason")
         self._limits.take("invite", session.user_id)
         check_local_user(user_id, self._memberships.server_name)
+        await self._permissions.check(session.user_id, [user_id])
         content = await self._profiles.member(user_id, "invite", reason)
         await self._memberships.set(room_id, session.user_id, user_id, content)
         resp.media = {}

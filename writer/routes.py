@@ -20,6 +20,7 @@ from writer.ephemeral import Receipts, Typing
 from writer.fallback import Fallback
 from writer.filters import Filters
 from writer.interactive import Interactive
+from writer.invite_permissions import InvitePermissions
 from writer.login import Login, Logout, Refresh
 from writer.login_tokens import GetLoginToken, LoginTokens
 from writer.logins import Logins
@@ -179,12 +180,13 @@ def _add_rooms(app: Routes, services: Services) -> None:
     carried = CarriedSettings(pool, AccountData(pool, log), claims)
     profiles = Profiles(pool)
     memberships = Memberships(log, server_name)
+    permissions = InvitePermissions(pool)
 
     redacting = Redacting(pool, log)
     send = Send(log, Relating(pool), redacting, limits)
     app.add_route(ROOM + "/send/{event_type}/{txn_id}", send)
     app.add_route(ROOM + "/redact/{event_id}/{txn_id}", Redact(log, redacting, limits))
-    state = State(log, aliases, services.guests, limits, server_name)
+    state = State(log, aliases, services.guests, permissions, limits, server_name)
     app.add_route(ROOM + "/state/{event_type}", state)
     app.add_route(ROOM + "/state/{event_type}/{state_key}", state)
 
@@ -193,7 +195,7 @@ def _add_rooms(app: Routes, services: Services) -> None:
     app.add_route("/_synapse/admin/v1/send_server_notice/{txn_id}", notices, suffix="once")
 
     default_version = settings.server.default_room_version
-    create_room = CreateRoom(log, aliases, profiles, carried, limits, server_name, default_version)
+    create_room = CreateRoom(log, aliases, profiles, carried, permissions, limits, server_name, default_version)
     app.add_route(V3 + "/createRoom", create_room)
     app.add_route(ROOM + "/upgrade", Upgrade(pool, log, claims, profiles, carried, limits, server_name))
     join = Join(pool, memberships, aliases, profiles, RestrictedRooms(pool, server_name), carried, limits)
@@ -203,7 +205,7 @@ def _add_rooms(app: Routes, services: Services) -> None:
     leave = Leave(pool, memberships, notices_id(settings))
     app.add_route(ROOM + "/leave", leave)
     app.add_route(ROOM + "/forget", leave, suffix="forget")
-    moderation = Moderation(memberships, profiles, limits)
+    moderation = Moderation(memberships, profiles, permissions, limits)
     for action in ("invite", "kick", "ban", "unban"):
         app.add_route(f"{ROOM}/{action}", moderation, suffix=action)
 

@@ -17,6 +17,7 @@ from writer.aliases import Aliases
 from writer.drafts import Draft
 from writer.federating import check_local_invitee
 from writer.guests import GUEST_ACCESS, Guests
+from writer.invite_permissions import InvitePermissions
 from writer.log_writer import LogWriter
 from writer.rate_limits import RateLimits
 from writer.redacting import Redacting, check_txn_id
@@ -71,10 +72,19 @@ class Send:
 class State:
     """PUT /rooms/{room_id}/state/{event_type}/{state_key}."""
 
-    def __init__(self, log: LogWriter, aliases: Aliases, guests: Guests, limits: RateLimits, server_name: str) -> None:
+    def __init__(
+        self,
+        log: LogWriter,
+        aliases: Aliases,
+        guests: Guests,
+        permissions: InvitePermissions,
+        limits: RateLimits,
+        server_name: str,
+    ) -> None:
         self._log = log
         self._aliases = aliases
         self._guests = guests
+        self._permissions = permissions
         self._limits = limits
         self._server_name = server_name
 
@@ -92,6 +102,8 @@ class State:
                 # Whether they may be let in is asked where they join.
                 raise guest_forbidden()
             check_local_invitee(content, state_key, self._server_name)
+            if content.get("membership") == "invite":
+                await self._permissions.check(session.user_id, [state_key])
         view = await self._log.view(room_id, [(event_type, state_key)])
         current = view.state.get((event_type, state_key))
         if current is not None and current.sender == session.user_id and _same(current.content, content):

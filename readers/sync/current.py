@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from matrix.invite_permission import INVITE_PERMISSION_TYPES, InvitePermission
 from readers.sync.event_bytes import client_event
 from readers.sync.events import Events, replaced_by
 from readers.sync.outputs import Output
@@ -25,6 +26,8 @@ from readers.sync.users import AccountData, Change, Stay, User, Users
 IGNORED_USERS: Final = "m.ignored_user_list"
 FIRST: Final = 16
 """Waiters woken at once; the others of a crowd come after what else is to be done, such as the answer to the sender."""
+LEARNT: Final = (IGNORED_USERS, PUSH_RULES, *INVITE_PERMISSION_TYPES)
+"""Types of global account data that say something to the server."""
 
 
 Heard = Callable[[str, int, dict[str, Any]], None]
@@ -149,6 +152,9 @@ class Current:
         """Takes what global account data says to the server."""
         if kind == IGNORED_USERS:
             user.ignored = ignored_users(content)
+        elif kind in INVITE_PERMISSION_TYPES:
+            user.invite_settings[kind] = content
+            user.invites = InvitePermission.parse(user.invite_settings)
         elif kind == PUSH_RULES:
             user.evaluator = evaluator_of(content)
             user.unread.clear()

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from psycopg import AsyncConnection
 
+from matrix.invite_permission import Permission
 from readers.sync.event_bytes import stripped_event
 from readers.sync.events import Events
 from readers.sync.feed import SQL
@@ -24,7 +25,7 @@ STRIPPED = ("content", "sender", "state_key", "type")
 async def render_invites(
     connection: AsyncConnection, events: Events, user: User, stays: dict[int, Stay], now: tuple[int, ...]
 ) -> tuple[list[bytes], list[bytes]]:
-    """The sections `invite` and `knock` for the rooms given; invites of ignored users are left out."""
+    """The sections `invite` and `knock` for the rooms given; invites of ignored and blocked users are left out."""
     invite: list[bytes] = []
     knock: list[bytes] = []
     if not stays:
@@ -50,8 +51,8 @@ async def render_invites(
     for nid in rooms:
         sender, entry = senders[nid]
         stay = stays[nid]
-        if stay.membership == "i" and sender in user.ignored:
-            # "Servers must not send room invites from ignored users to clients."
+        if stay.membership == "i" and (sender in user.ignored or user.invites.of(sender) is not Permission.ALLOW):
+            # "Servers must not send room invites from ignored users to clients", and likewise those of whom the user blocks.
             continue
         state = [stripped_event(output.members) for output in shown[nid]]
         if not any(output.type == "m.room.create" for output in shown[nid]) and entry in found:

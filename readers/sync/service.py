@@ -27,14 +27,13 @@ from eventlog.tokens import SyncToken
 from matrix.errors import MatrixError, not_found
 from readers.sync import metrics, response
 from readers.sync.answers import Answers
-from readers.sync.current import IGNORED_USERS, Current, Heard
+from readers.sync.current import LEARNT, Current, Heard
 from readers.sync.feed import SQL, Feed
 from readers.sync.outputs import Output
 from readers.sync.position import Place, parse_token, place_of
 from readers.sync.reading import read
 from readers.sync.request import Shape, Shapes, SyncRequest
 from readers.sync.sessions import Session, Sessions
-from readers.sync.unread import PUSH_RULES
 from readers.sync.users import Stay, User
 
 log = structlog.get_logger(__name__)
@@ -275,7 +274,7 @@ class SyncService:
         loaded = user.loaded = asyncio.get_running_loop().create_future()
         try:
             rows = await self.rows("rooms_of_user", user_id=user_id, now=list(self.feed.positions))
-            told = await self.rows("global_account_data", user_id=user_id, types=[IGNORED_USERS, PUSH_RULES])
+            told = await self.rows("global_account_data", user_id=user_id, types=list(LEARNT))
         except BaseException as error:
             users.forget(user)
             loaded.set_exception(error if isinstance(error, Exception) else RuntimeError("loading was cancelled"))

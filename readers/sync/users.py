@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from matrix.invite_permission import InvitePermission
 from matrix.push_evaluation import DEFAULT_EVALUATOR, Evaluator
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class User:
         "floors",
         "heard_since",
         "ignored",
+        "invite_settings",
+        "invites",
         "last",
         "loaded",
         "nudged_at",
@@ -94,6 +97,9 @@ class User:
         """By user, the last change of presence of those who share a room, since `heard_since`, positions by shard."""
         self.heard_since = list(positions)
         self.ignored: frozenset[str] = frozenset()
+        self.invites = InvitePermission()
+        self.invite_settings: dict[str, Any] = {}
+        """The account data that `invites` is made of, by type."""
         self.evaluator: Evaluator = DEFAULT_EVALUATOR
         self.unread: dict[int, Counter] = {}
         self.loaded: asyncio.Future[None] | None = None
