@@ -20,10 +20,12 @@ from matrix.errors import MatrixError, forbidden, invalid_param, not_found, room
 from matrix.identifiers import is_room_alias, server_name_of
 from matrix.visibility import history_visibility_of
 from writer.claims import Claims
+from writer.drafts import Draft
 from writer.log_writer import LogWriter
 from writer.permissions import POWER_KEYS, may_set_state, membership_of
 from writer.rate_limits import RateLimits
 from writer.requests import check_room_id, read_body, required_text, session_of
+from writer.succession import CANONICAL_ALIAS, without_aliases
 
 SQL = Queries("writer", "aliases.sql")
 VISIBILITY = ("m.room.history_visibility", "")
@@ -137,7 +139,17 @@ class AliasResource:
         if creator != session.user_id and not session.admin and not await self._may_name(session, room_id):
             raise forbidden("You may not remove this alias.")
         await self._aliases.put(session.user_id, room_alias, None)
+        await self._take_down(session, room_id, room_alias)
         resp.media = {}
+
+    async def _take_down(self, session: Session, room_id: str, alias: str) -> None:
+        """Takes a removed alias out of the room's canonical alias, if the user may change that."""
+        view = await self._log.view(room_id, [*POWER_KEYS, CANONICAL_ALIAS, ("m.room.member", session.user_id)])
+        standing = view.state.get(CANONICAL_ALIAS)
+        content = None if standing is None else without_aliases(standing.content, [alias])
+        joined = membership_of(view.state.get(("m.room.member", session.user_id))) == "join"
+        if content is not None and joined and may_set_state(view, session.user_id, CANONICAL_ALIAS[0]):
+            await self._log.send([Draft(room_id, session.user_id, CANONICAL_ALIAS[0], content, state_key="")])
 
     async def _may_name(self, session: Session, room_id: str) -> bool:
         view = await self._log.view(room_id, [*POWER_KEYS, ("m.room.member", session.user_id)])

@@ -62,13 +62,14 @@ class Members:
 
     async def _place(self, connection: AsyncConnection, access: Access, order: int) -> tuple[int, int]:
         """Position and line of the state at a place in the timeline."""
-        if order > 0:
+        if order >= 0:
             if not access.sees_state_after(order):
                 raise not_a_member()
-            return order, 0
+            # Before the first event that is known here there is nobody: who began the room, as far as it is known.
+            first = await (await connection.execute(SQL["first_member"], {"room": access.nid})).fetchone()
+            return max(order, first[0] if first is not None else 0), 0
         row = await (await connection.execute(SQL["position_at"], {"room": access.nid, "order": order})).fetchone()
         if row is None:
-            # Before the first event that is known here, nobody knows.
             raise not_found("The members at that time are not known.")
         return row[1], row[0]
 

@@ -237,6 +237,14 @@ where p.room = %(room)s and p.kind in ('s', 'm') and p.timeline is not null and 
 order by p.timeline desc
 limit 1
 
+-- first_member --
+-- The position at which a room had its first member.
+select s.valid_from
+from roomserver.state s
+where s.room = %(room)s and s.line = 0 and s.type = 'm.room.member'
+order by s.valid_from
+limit 1
+
 -- joined_members --
 -- The membership events of those who are in a room.
 select s.state_key, e.json, x.redaction is not null
