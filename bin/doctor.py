@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 
+from bin.account_checks import check_accounts
 from bin.findings import Finding, error, fine, warning
 from bin.logins import LATER
 from bin.pooling import check_pooler
@@ -24,7 +25,7 @@ FREE_BYTES = 2 << 30
 
 def examine(settings: Settings) -> list[Finding]:
     """All findings, in the order of the checks."""
-    found = [*_settings(settings), *_files(settings), *_room_on_disk(settings)]
+    found = [*_settings(settings), *check_accounts(settings), *_files(settings), *_room_on_disk(settings)]
     try:
         found += asyncio.run(_database(settings))
     except ConfigurationError as problem:

@@ -334,3 +334,25 @@ def test_an_address_that_passes_is_one_line_with_one_form(text: str) -> None:
 @pytest.mark.parametrize("address", ["a@b.example", "A.B+c@Sub.Example.ORG", "a_b-c@xn--4ca.example"])
 def test_addresses_that_people_have_pass(address: str) -> None:
     assert check_address(address) == address.casefold()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "a@b.example(x)",
+        "(x)a@b.example",
+        '"a"@b.example',
+        "a@[127.0.0.1]",
+        "<a@b.example>",
+        "a@b.example,c@d.example",
+        "a b@c.example",
+        "a@localhost",
+        "a..b@c.example",
+        "a@b.example.",
+        "a@-b.example",
+        f"{'a' * 250}@b.example",
+    ],
+)
+def test_what_could_be_another_address_too_is_none(address: str) -> None:
+    with pytest.raises(MatrixError):
+        check_address(address)
