@@ -31,12 +31,13 @@ Usage: bin/test [fast | lint] [PYTEST ARGUMENT...]
 
 Without a PATH, tests run side by side, one on each core (at most four). A PostgreSQL 18
 cluster runs while the tests do (under another account if you are root). WALDEN_KILL_ROUNDS (default 4), WALDEN_KILL_SEED,
-WALDEN_HOLD_SECONDS (4), WALDEN_FUZZ_ROOM_VERSIONS ("6 12") and WALDEN_FAILOVER_ROUNDS (1) make the tests of kills, open
-transactions, bad input and failovers longer.
+WALDEN_HOLD_SECONDS (4), WALDEN_FUZZ_ROOM_VERSIONS ("6 12"), WALDEN_FAILOVER_ROUNDS (1), WALDEN_RECOVERY_ROUNDS (1),
+WALDEN_RECOVERY_BACK (seconds, 6) and WALDEN_RECOVERY_SEED make the tests of kills, open transactions, bad input, failovers and
+restores longer.
 WALDEN_SPEC_DIR, a checkout of github:matrix-org/matrix-spec, holds every response of a test against the specification's schemas.
 Exit code: pytest's, or 1 when a linter complained.
 """
-KNOBS = ("WALDEN_KILL_", "WALDEN_HOLD_", "WALDEN_FUZZ_", "WALDEN_SPEC_", "WALDEN_FAILOVER_")
+KNOBS = ("WALDEN_KILL_", "WALDEN_HOLD_", "WALDEN_FUZZ_", "WALDEN_RECOVERY_", "WALDEN_SPEC_", "WALDEN_FAILOVER_")
 """Variables that tests have for themselves: how many rounds, how long, which seed."""
 MOST_WORKERS = 4
 MEMORY, MEMORY_BYTES = "/dev/shm", 4 << 30

@@ -301,6 +301,7 @@ def recover(dry_run: bool, planned: bool, anyway: bool) -> None:
     """
     import asyncio
 
+    from bin.logs import warnings_alone
     from bin.recovery import Options, check_stopped
     from bin.recovery import recover as run
     from bin.running import database_running
@@ -309,6 +310,7 @@ def recover(dry_run: bool, planned: bool, anyway: bool) -> None:
         found = settings()
         options = Options(dry_run=dry_run, planned=planned, anyway=anyway)
         check_stopped(found)
+        warnings_alone()
         with database_running(found):
             asyncio.run(run(found, options, click.echo))
 

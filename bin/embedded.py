@@ -36,6 +36,8 @@ ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
 HBA = """\
 # Written by Walden at each start. Every login needs a password; there is no way in but the socket.
 local all all scram-sha-256
+# Base backups: pg_basebackup.
+local replication all scram-sha-256
 """
 
 

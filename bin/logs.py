@@ -41,5 +41,13 @@ def configure_logs(settings: Settings, component: str) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
+def warnings_alone() -> None:
+    """For a command that speaks for itself: what components it uses log goes to standard error, if it is a warning."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
 def _json(entry: Any, **_: Any) -> str:
     return orjson.dumps(entry, default=str).decode()

@@ -13,11 +13,13 @@ from psycopg.rows import dict_row
 
 from bin.connections import totals
 from bin.findings import Finding, error, fine, warning
-from bin.initialise import NEWEST, OLDEST
+from bin.initialise import NEWEST, OLDEST, replication_dsns
 from bin.logins import GROUPS
 from bin.slot_checks import abandoned_slots, check_abandoned, check_slots, durable_slots
 from bin.standbys import check_standbys
 from eventlog.configuration import ConfigurationError, Role, Settings
+from eventlog.faults import Interrupted
+from eventlog.history import REMEDY, Standing, examine
 from eventlog.key_file import read_key
 from eventlog.migrations import applied, migration_names, phase_of
 from eventlog.provision import (
@@ -28,6 +30,7 @@ from eventlog.provision import (
     entries_publication,
 )
 from eventlog.queries import Queries
+from eventlog.seen import read_seen
 from eventlog.slots import database_oid, slot_health
 
 QUERIES = Queries("bin", "doctor.sql")
@@ -62,6 +65,7 @@ async def check_database(settings: Settings, connection: AsyncConnection) -> lis
         found.append(warning("schema", f"not applied: {', '.join(missing)}", remedy))
     else:
         found.append(fine("schema", "all migrations are applied"))
+    found.append(await _history(settings, connection))
     found += [one async for one in _identity(settings, connection)]
     found += [one async for one in _publications(settings, connection)]
     oid = await database_oid(connection)
@@ -162,6 +166,19 @@ async def _strings(connection: AsyncConnection) -> AsyncIterator[Finding]:
         )
     else:
         yield fine("strings", f"encoding {row['encoding']}, collation {row['collation']}")
+
+
+async def _history(settings: Settings, connection: AsyncConnection) -> Finding:
+    seen = read_seen(settings.server.data_dir)
+    try:
+        what = await examine(connection, replication_dsns(settings), seen)
+    except Interrupted as problem:
+        return error("history", str(problem), problem.remedy)
+    if what.refused:
+        return error("history", f"this database is not to be served as it is, {what.why}", REMEDY)
+    if what.standing is Standing.FAILOVER:
+        return fine("history", f"{what.why}: the room server begins an epoch when it starts")
+    return fine("history", f"the database is the one it was, epoch {what.epoch}")
 
 
 async def _identity(settings: Settings, connection: AsyncConnection) -> AsyncIterator[Finding]:

@@ -168,7 +168,7 @@ def _describe(
         if known is not None:
             more = f"; this installation has seen {known.position} of epoch {known.epoch}"
         say(f"shard {shard} is at position {position}{more}")
-    say(f"found: {finding.standing.value}; {finding.why}")
+    say(f"found: {finding.why}")
 
 
 def _why_nothing(finding: Finding) -> str:

@@ -49,6 +49,7 @@ class Person:
 
     def __init__(self, url: str, name: str | None = None, *, timeline_limit: int = 100) -> None:
         self.url = url
+        self.patience = PATIENCE
         self.filter = json.dumps({"room": {"timeline": {"limit": timeline_limit}}})
         self.name = name or f"person{next(_numbers)}-{_run}"
         self.user_id = self.token = ""
@@ -96,9 +97,10 @@ class Person:
         return answer
 
     async def insist(
-        self, method: str, path: str, body: Any = None, seconds: float = PATIENCE, **parameters: str
+        self, method: str, path: str, body: Any = None, seconds: float | None = None, **parameters: str
     ) -> Any:
         """The same request again and again while the server fails; the body of a 200. Raises Refused, TimeoutError."""
+        seconds = self.patience if seconds is None else seconds
         end, pause, last = time.monotonic() + seconds, 0.02, ""
         while True:
             try:
@@ -137,7 +139,7 @@ class Person:
     async def leave(self, room_id: str) -> None:
         await self.insist("POST", f"rooms/{segment(room_id)}/leave", {})
 
-    async def send(self, room_id: str, text: str, txn: str | None = None, seconds: float = PATIENCE) -> str:
+    async def send(self, room_id: str, text: str, txn: str | None = None, seconds: float | None = None) -> str:
         """Send a message until it is acknowledged, always under one transaction id; its event id."""
         path = f"rooms/{segment(room_id)}/send/m.room.message/{txn or f'{_run}.{next(_numbers)}'}"
         answer = await self.insist("PUT", path, {"msgtype": "m.text", "body": text}, seconds)

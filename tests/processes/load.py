@@ -29,10 +29,13 @@ class Load:
     """By room: event id to text of the messages, event id to "" of state events."""
     account_data: dict[str, int] = field(default_factory=dict)
     """By user: the last value of the account data of type `test.counter`."""
+    restores: bool = False
+    """The database is restored meanwhile: what a sender knows of rooms and events may be of the time that is lost."""
     latest: dict[str, float] = field(default_factory=dict)
     """By room: when the request began that was the last to be acknowledged."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
+    _values: dict[str, int] = field(default_factory=dict)
     _ending: bool = False
 
     @classmethod
@@ -79,32 +82,45 @@ class Load:
         return time.monotonic() - since
 
     async def _send(self, person: Person) -> None:
-        value = 0
         while not self._ending:
             room_id = self.chance.choice(self.rooms)
-            number, dice, began = next(self._numbers), self.chance.random(), time.monotonic()
-            if dice < 0.86:
-                text = f"{person.name} says {number}"
-                event_id = await person.send(room_id, text)
-                assert event_id not in self.acknowledged[room_id], f"{event_id} acknowledged twice"
-                self.acknowledged[room_id][event_id] = text
-                self.latest[room_id] = began
-            elif dice < 0.89:
-                event_id = await person.set_state(room_id, "test.state", {"number": number}, person.user_id)
-                self.acknowledged[room_id][event_id] = ""
-            elif dice < 0.92:
-                await self._leave_and_come_back(person, room_id)
-            elif dice < 0.96:
-                known = self.acknowledged[room_id]
-                if known:
-                    path = f"rooms/{segment(room_id)}/receipt/m.read/{segment(next(reversed(known)))}"
-                    await person.insist("POST", path, {})
-            else:
-                value += 1
-                path = f"user/{segment(person.user_id)}/account_data/test.counter"
-                await person.insist("PUT", path, {"value": value})
-                self.account_data[person.user_id] = value
+            try:
+                await self._act(person, room_id)
+            except Refused as refusal:
+                if not self.restores or refusal.errcode != "M_FORBIDDEN":
+                    raise
+                # It came back into the room in the time that is lost.
+                await person.join(room_id)
             await asyncio.sleep(self.pause)
+
+    async def _act(self, person: Person, room_id: str) -> None:
+        number, dice, began = next(self._numbers), self.chance.random(), time.monotonic()
+        if dice < 0.86:
+            text = f"{person.name} says {number}"
+            event_id = await person.send(room_id, text)
+            assert event_id not in self.acknowledged[room_id], f"{event_id} acknowledged twice"
+            self.acknowledged[room_id][event_id] = text
+            self.latest[room_id] = began
+        elif dice < 0.89:
+            event_id = await person.set_state(room_id, "test.state", {"number": number}, person.user_id)
+            self.acknowledged[room_id][event_id] = ""
+        elif dice < 0.92:
+            await self._leave_and_come_back(person, room_id)
+        elif dice < 0.96:
+            known = self.acknowledged[room_id]
+            if known:
+                event_id = next(reversed(known))
+                path = f"rooms/{segment(room_id)}/receipt/m.read/{segment(event_id)}"
+                try:
+                    await person.insist("POST", path, {})
+                except Refused:
+                    if event_id in known:
+                        raise
+        else:
+            value = self._values[person.user_id] = self._values.get(person.user_id, 0) + 1
+            path = f"user/{segment(person.user_id)}/account_data/test.counter"
+            await person.insist("PUT", path, {"value": value})
+            self.account_data[person.user_id] = value
 
     async def _leave_and_come_back(self, person: Person, room_id: str) -> None:
         # Refused when it is repeated after an answer that was lost: they are gone already.

@@ -25,13 +25,15 @@ from nio import (
 
 Answer = TypeVar("Answer")
 SECONDS = 30.0
+# nio waits longer and longer between attempts; a test has no minute to spare.
+CONFIG = AsyncClientConfig(encryption_enabled=False, max_timeout_retry_wait_time=2)
 
 
 class NioPerson:
     """One device; `events` holds, by room, what came in the timelines, oldest first."""
 
     def __init__(self, url: str, name: str) -> None:
-        self.client = AsyncClient(url, name, config=AsyncClientConfig(encryption_enabled=False))
+        self.client = AsyncClient(url, name, config=CONFIG)
         self.events: dict[str, list[Event]] = {}
         self.invites: dict[str, InviteMemberEvent] = {}
         self.typing: dict[str, list[str]] = {}
@@ -53,7 +55,7 @@ class NioPerson:
             await asyncio.wait([self._task])
         await self.client.close()
 
-    def listen(self) -> None:
+    def listen(self, sync_filter: dict[str, Any] | None = None) -> None:
         """Begin to sync."""
         client = self.client
         client.add_event_callback(self._event, Event)
@@ -62,7 +64,7 @@ class NioPerson:
         client.add_ephemeral_callback(self._receipt, ReceiptEvent)
         client.add_response_callback(self._refusal, SyncError)
         client.add_response_callback(self._leaves, SyncResponse)
-        self._task = asyncio.create_task(client.sync_forever(timeout=10_000))
+        self._task = asyncio.create_task(client.sync_forever(timeout=10_000, sync_filter=sync_filter))
 
     async def until(self, condition: Callable[[], bool], seconds: float = SECONDS) -> None:
         """Wait until what is noted is as wanted."""

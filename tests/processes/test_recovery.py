@@ -1,0 +1,235 @@
+"""Point-in-time recovery under load, as an administrator does it: what was acknowledged before the moment is there, once, and
+whoever comes from the lost time is brought to the restored present without error, gap or loop."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from load import Load, compare
+from nio import SyncResponse
+from nio_person import NioPerson, good
+from people import Person
+from projections import differences
+from restores import ArchivedCluster
+from whole_server import WholeServer
+
+pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(3600)]
+
+ROUNDS = int(os.environ.get("WALDEN_RECOVERY_ROUNDS", "1"))
+BACK = float(os.environ.get("WALDEN_RECOVERY_BACK", "6"))
+"""Seconds of history that a restore takes back; half a minute when it is tried by hand."""
+SEED = int(os.environ.get("WALDEN_RECOVERY_SEED", "0")) or random.randrange(1, 1 << 31)
+SENDERS, ROOMS = 8, 3
+RECOVERY_SECONDS = 120.0
+OUTAGE_SECONDS = 600.0
+WIDE = {"room": {"timeline": {"limit": 1000}}}
+
+
+class Observer(Person):
+    """One who does with a room what stock clients do when it is told whole: forgets its timeline and reads it again."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.told_whole = 0
+
+    async def call(self, method: str, path: str, body: Any = None, **parameters: str) -> Any:
+        answer = await super().call(method, path, body, **parameters)
+        if path == "sync" and "since" in parameters:
+            for room_id, room in answer.get("rooms", {}).get("join", {}).items():
+                told = room["state"]["events"] + room["timeline"]["events"]
+                whole = any(event["type"] == "m.room.create" for event in told)
+                if whole and self.timelines.pop(room_id, None) is not None:
+                    assert room["timeline"]["limited"], (
+                        "a room was told whole, and its timeline as if there were no gap"
+                    )
+                    del self.seen[room_id]
+                    self.told_whole += 1
+        return answer
+
+
+@dataclass
+class Listener:
+    """A matrix-nio client, with what came since it was last told rooms whole."""
+
+    nio: NioPerson
+    tokens: list[str] = field(default_factory=list)
+    """Every token that it was given, one after the other."""
+
+    async def begin(self, url: str, rooms: list[str]) -> None:
+        good(await self.nio.client.register(self.nio.client.user, "a fine password"))
+        for room_id in rooms:
+            good(await self.nio.client.join(room_id))
+        self.nio.client.add_response_callback(self._answer, SyncResponse)
+        self.nio.listen(WIDE)
+
+    async def _answer(self, response: SyncResponse) -> None:
+        self.tokens.append(response.next_batch)
+
+    def epochs(self) -> list[str]:
+        """The epochs of its tokens, each once, in order."""
+        return list(dict.fromkeys(token.split("_")[1] for token in self.tokens))
+
+
+@dataclass
+class Figures:
+    """What the rounds took, in seconds."""
+
+    recover: list[float] = field(default_factory=list)
+    back: list[float] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+    kills: int = 0
+    killed_midway: int = 0
+
+
+async def test_a_restore_under_load_brings_everybody_to_the_restored_present(
+    tmp_path: Path, figures: Callable[[str], None]
+) -> None:
+    chance = random.Random(SEED)
+    took = Figures()
+    with ArchivedCluster(18) as cluster:
+        cluster.execute("create database walden")
+        with WholeServer(tmp_path / "d", WALDEN_DATABASE_DSN=cluster.dsn("walden")) as server:
+            load = await Load.prepare(server.url, SENDERS, ROOMS, chance)
+            load.restores = True
+            for sender in load.senders:
+                sender.patience = OUTAGE_SECONDS
+            async with (
+                Observer(server.url) as patient,
+                Observer(server.url) as restless,
+                NioPerson(server.url, "nia") as nia,
+            ):
+                for person in (patient, restless):
+                    await person.register()
+                    for room_id in load.rooms:
+                        await person.join(room_id)
+                listener = Listener(nia)
+                await listener.begin(server.url, load.rooms)
+                patient.listen(poll=10)
+                restless.listen(poll=0.1)
+                try:
+                    load.begin()
+                    await load.recovered(time.monotonic(), RECOVERY_SECONDS)
+                    for _ in range(ROUNDS):
+                        await _round(cluster, server, load, [patient, restless], listener, chance, took)
+                    await load.end()
+                    status = await asyncio.to_thread(server.rest)
+                    assert status["quarantine"] == []
+                    last = [await load.senders[0].send(room_id, "the last") for room_id in load.rooms]
+                    for room_id, event_id in zip(load.rooms, last, strict=True):
+                        await asyncio.gather(
+                            patient.until_seen(room_id, event_id), restless.until_seen(room_id, event_id)
+                        )
+                        await nia.until(lambda r=room_id, e=event_id: any(x.event_id == e for x in nia.events[r]))
+                    async with Person(server.url) as late:
+                        await late.register()
+                        for room_id in load.rooms:
+                            await late.join(room_id)
+                        await late.sync()
+                        for room_id in load.rooms:
+                            joined = late.timelines[room_id][-1]["event_id"]
+                            await asyncio.gather(*(p.until_seen(room_id, joined) for p in (patient, restless)))
+                        compare(load, [patient, restless, late])
+                    assert listener.epochs()[-1] == server.status()["epoch"]
+                    assert patient.told_whole >= ROUNDS * ROOMS
+                finally:
+                    await load.close()
+            await asyncio.to_thread(server.rest)
+            assert differences(server.settings.dsn()) == {}
+    figures(
+        f"point-in-time recovery (seed {SEED}): {ROUNDS} restores to {BACK:.0f} s back, {load.count} events acknowledged in "
+        f"what stands, {sum(took.lost)} taken back; recover was killed {took.kills} times, {took.killed_midway} of them midway, "
+        f"and took {min(took.recover):.1f} to {max(took.recover):.1f} s; all rooms went on {min(took.back):.1f} to "
+        f"{max(took.back):.1f} s after `walden up`"
+    )
+
+
+async def _round(
+    cluster: ArchivedCluster,
+    server: WholeServer,
+    load: Load,
+    observers: list[Observer],
+    listener: Listener,
+    chance: random.Random,
+    took: Figures,
+) -> None:
+    backup = await asyncio.to_thread(cluster.base_backup)
+    await asyncio.sleep(chance.uniform(1.0, 4.0))
+    before = {room_id: dict(known) for room_id, known in load.acknowledged.items()}
+    moment = await asyncio.to_thread(cluster.now)
+    await asyncio.sleep(BACK)
+    # A transaction id of the time that will be lost, and its event, which everybody has seen.
+    room_id, txn, sender = load.rooms[0], f"both.{len(took.back)}", load.senders[0]
+    lost = await sender.send(room_id, "said in the time that is lost", txn)
+    for person in observers:
+        await person.until_seen(room_id, lost)
+    await listener.nio.until(lambda: any(event.event_id == lost for event in listener.nio.events[room_id]))
+    whole = [person.told_whole for person in observers]
+    epochs, heard = listener.epochs(), len(listener.tokens)
+
+    assert await asyncio.to_thread(server.stop) == 0
+    await asyncio.to_thread(cluster.archive_all)
+    await asyncio.to_thread(cluster.stop)
+    await asyncio.to_thread(cluster.restore, backup, recovery_target_time=moment)
+    took.lost.append(load.count - sum(map(len, before.values())))
+    for known, kept in zip(load.acknowledged.values(), before.values(), strict=True):
+        known.clear()
+        known.update(kept)
+    load.account_data.clear()
+
+    refused = await asyncio.to_thread(server.walden, "up")
+    assert refused.returncode == 1
+    assert "walden recover" in refused.stderr and "recovered to a target" in refused.stderr
+    await _recover(server, chance, took)
+    await asyncio.to_thread(server.start)
+    began = time.monotonic()
+    again = await sender.send(room_id, "said again under the same transaction id", txn)
+    assert again != lost
+    for person, times in zip(observers, whole, strict=True):
+        await person.until_seen(room_id, again)
+        assert person.told_whole == times + ROOMS
+    took.back.append(await load.recovered(began, RECOVERY_SECONDS))
+    nio = listener.nio
+    await nio.until(lambda: any(event.event_id == again for event in nio.events[room_id]), RECOVERY_SECONDS)
+    assert listener.epochs() == [*epochs, server.status()["epoch"]]
+    # Going round in circles would show as the same token over and over.
+    fresh = listener.tokens[heard:]
+    assert len(set(fresh)) == len(fresh) or collections.Counter(fresh).most_common(1)[0][1] < 5
+    await asyncio.to_thread(server.rest)
+
+
+async def _recover(server: WholeServer, chance: random.Random, took: Figures) -> None:
+    """`walden recover`, shown first, killed on its way, and run to its end, twice."""
+    before = server.rows("select epoch from eventlog.epochs order by ordinal")
+    shown = await asyncio.to_thread(server.walden, "recover", "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    assert "would begin an epoch" in shown.stdout and "would make replication slot" in shown.stdout
+    assert server.rows("select epoch from eventlog.epochs order by ordinal") == before
+    with server.log.open("ab") as log:
+        command = [sys.executable, "-m", "bin.command", "recover"]
+        process = await asyncio.create_subprocess_exec(*command, env=server.environ, stdout=log, stderr=log)
+        await asyncio.sleep(chance.uniform(0.8, 2.5))
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        took.killed_midway += await process.wait() != 0
+    took.kills += 1
+    began = time.monotonic()
+    done = await asyncio.to_thread(server.walden, "recover")
+    took.recover.append(time.monotonic() - began)
+    assert done.returncode == 0, done.stderr
+    (row,) = server.rows(
+        "select count(*) as begun from eventlog.epochs where reason = 'recover' and ready_at is not null"
+    )
+    assert row["begun"] == len(took.recover)
+    again = await asyncio.to_thread(server.walden, "recover")
+    assert again.returncode == 0 and "nothing to recover" in again.stdout
