@@ -11,6 +11,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -243,6 +244,11 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError("registration.mode is shared-secret: set registration.shared_secret as well")
     if settings.registration.email == "required" and not settings.email.smtp_host:
         raise ConfigurationError("registration.email is required: set email.smtp_host as well")
+    for network in settings.push.allowed_networks:
+        try:
+            ip_network(network, strict=False)
+        except ValueError as error:
+            raise ConfigurationError(f"push.allowed_networks: {error}") from None
     if settings.embedded and settings.database.direct_dsn:
         raise ConfigurationError("database.direct_dsn is set but database.dsn is not: set both or none")
     for field in ("dsn", "direct_dsn", *(f"{role}_dsn" for role in get_args(Role) if role != "owner")):

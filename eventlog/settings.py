@@ -311,6 +311,16 @@ class Presence:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Push:
+    """Push notifications, sent to the gateways that users' applications name."""
+
+    allowed_networks: tuple[str, ...] = setting(
+        (),
+        "Networks (CIDR) of push gateways that are not reached by a public address; plain HTTP is allowed to these alone.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Readers:
     """The processes that keep what readers make of the log: search, user directory, notifications."""
 
@@ -370,6 +380,7 @@ class Settings:
     support: Support
     rate_limits: RateLimits
     presence: Presence
+    push: Push
     readers: Readers
     search: Search
     appservices: AppServices

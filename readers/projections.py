@@ -9,15 +9,23 @@ Invariant: one process for all of them unless `readers.apart` names one: a proce
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final
 
+import psycopg
+from psycopg import AsyncConnection
+
 from eventlog.pools import component_dsn
+from eventlog.queries import Queries
 from eventlog.settings import Settings
 from readers.follower import SHARE, Follower, Projection
 from readers.notifications.projection import NotificationsProjection
 from readers.search.projection import SearchProjection
 from readers.userdirectory.projection import UserDirectoryProjection
+
+SQL: Final = Queries("readers.notifications", "push.sql")
+WANTED_SECONDS: Final = 5.0
 
 PROJECTIONS: Final[dict[str, Callable[[Settings], Projection]]] = {
     "search": lambda settings: SearchProjection(settings.search.language),
@@ -36,8 +44,36 @@ def follower(
 
 
 async def run(settings: Settings) -> None:
-    """Keeps every projection that has no process of its own."""
-    await follower(settings, [name for name in PROJECTIONS if name not in settings.readers.apart]).run()
+    """Keeps every projection that has no process of its own, and tells push gateways what notifies."""
+    names = [name for name in PROJECTIONS if name not in settings.readers.apart]
+    await _keep(settings, names, "projections")
+
+
+async def _keep(settings: Settings, names: list[str], process: str) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(follower(settings, names, process=process).run())
+        if "notifications" in names:
+            tasks.create_task(_push(settings))
+
+
+async def _push(settings: Settings) -> None:
+    """Tells push gateways what notifies, once anybody wants to be told: until then nothing of it is even loaded."""
+    dsn = component_dsn(settings, "reader", direct=True, name="push")
+    while not await _has_pushers(dsn):  # noqa: ASYNC110 - the database has no event to wait for
+        await asyncio.sleep(WANTED_SECONDS)
+    from eventlog.outgoing import Guard
+    from readers.notifications.pushing import Pushing
+
+    await Pushing(dsn, Guard(settings.push.allowed_networks)).run()
+
+
+async def _has_pushers(dsn: str) -> bool:
+    try:
+        async with await AsyncConnection.connect(dsn, autocommit=True, connect_timeout=10) as connection:
+            row = await (await connection.execute(SQL["has_pushers"])).fetchone()
+    except psycopg.OperationalError:
+        return False
+    return row is not None and bool(row[0])
 
 
 async def run_search(settings: Settings) -> None:
@@ -51,5 +87,5 @@ async def run_userdirectory(settings: Settings) -> None:
 
 
 async def run_notifications(settings: Settings) -> None:
-    """Keeps the notifications apart."""
-    await follower(settings, ["notifications"], process="notifications").run()
+    """Keeps the notifications apart, and tells push gateways of them."""
+    await _keep(settings, ["notifications"], "notifications")

@@ -72,3 +72,5 @@ grant execute on all functions in schema history to walden_history, walden_reade
 grant usage on schema search, userdirectory, notifications to walden_reader, walden_maintenance;
 grant select, insert, update, delete, truncate on all tables in schema search, userdirectory, notifications to walden_reader;
 grant select on all tables in schema search, userdirectory, notifications to walden_maintenance;
+grant select (id, user_id, app_id, pushkey, set_at, data) on writer.pushers to walden_reader;
+grant execute on function notifications.reject_v1(text, text[]) to walden_reader;

@@ -33,6 +33,7 @@ from writer.presence import PresenceResource
 from writer.profiles import ProfileResource, Profiles
 from writer.public_rooms import PublicRooms
 from writer.push_rules import PushRules
+from writer.pushers import Pushers
 from writer.redacting import Redact, Redacting
 from writer.refresh_tokens import RefreshTokens
 from writer.registration import Registration, RegistrationStages
@@ -166,6 +167,9 @@ def _add_people(app: Routes, services: Services) -> None:
     app.add_route(rule + "/enabled", push_rules, suffix="enabled")
     app.add_route(rule + "/actions", push_rules, suffix="actions")
 
+    pushers = Pushers(pool, settings)
+    app.add_route(V3 + "/pushers", pushers)
+    app.add_route(V3 + "/pushers/set", pushers, suffix="set")
     app.add_route(V3 + "/presence/{user_id}/status", PresenceResource(pool, services.presences))
     profile = ProfileResource(pool, log, Profiles(pool), limits)
     app.add_route(V3 + "/profile/{user_id}", profile, suffix="all")

@@ -17,6 +17,7 @@ from typing import Any, Final
 import orjson
 from psycopg import AsyncConnection
 
+from eventlog.queries import Queries
 from eventlog.safe_text import safe
 from matrix.events import Event
 from matrix.push_evaluation import (
@@ -32,6 +33,8 @@ from matrix.push_rules import PushRuleset
 from matrix.relations import HOPS, MAIN, relation_of, thread_of
 from readers.follower import Judged, scrubbed
 from readers.notifications.rooms import SQL, Room, Rooms, read_rules
+
+PUSH: Final = Queries("readers.notifications", "push.sql")
 
 KEPT: Final = 2_000
 """Events of a room, the newest, whose notices are kept: as many as unread counts look at."""
@@ -223,6 +226,16 @@ class NotificationsProjection:
             await connection.execute(SQL["notice"], {"notices": orjson.dumps(common).decode()})
         if others:
             await connection.execute(SQL["except"], {"exceptions": orjson.dumps(others).decode()})
+        if common or others:
+            of_events = [one.output for one in notices]
+            await connection.execute(
+                PUSH["enqueue"],
+                {
+                    "rooms": [output.room for output in of_events],
+                    "timelines": [output.timeline for output in of_events],
+                    "entries": [output.entry for output in of_events],
+                },
+            )
         if full:
             await connection.execute(SQL["trim"], {"rooms": list(set(full)), "kept": KEPT})
 

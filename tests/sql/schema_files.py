@@ -16,7 +16,11 @@ def schema_files() -> list[Path]:
         (SQL / "tables" / "roomserver").glob("*.sql"), key=lambda file: (file.name != "rooms.sql", file.name)
     )
     others = (folder for folder in (SQL / "tables").iterdir() if folder.name not in ("eventlog", "roomserver"))
-    tables += [file for folder in sorted(others) for file in sorted(folder.glob("*.sql"))]
+    tables += [
+        file
+        for folder in sorted(others, key=lambda folder: (folder.name != "writer", folder.name))
+        for file in sorted(folder.glob("*.sql"))
+    ]
     functions = sorted((SQL / "functions").glob("*.sql"), key=lambda file: (file.name != "entry_ids.sql", file.name))
     return [SQL / "schemas.sql", *tables, *functions, *sorted((SQL / "history").glob("*.sql"))]
 

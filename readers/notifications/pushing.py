@@ -1,0 +1,181 @@
+"""Telling push gateways what notifies their users.
+
+Invariant: a push is told at least once within a day and, but for a kill between the gateway's answer and its note, once; of one
+pusher one at a time, in order. A gateway that fails is left alone for a growing while; connections go where the guard lets them.
+Source: push gateway API; client-server API, "Push notifications".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+import psycopg
+import structlog
+from prometheus_client import Counter
+from psycopg import AsyncConnection
+
+from eventlog.faults import Failure, Policy, Retries, judge
+from eventlog.metrics import Tallies
+from eventlog.outgoing import Guard, GuardedResolver
+from eventlog.queries import Queries
+from eventlog.safe_text import safe
+from readers.notifications.payload import Push
+from readers.notifications.rooms import SQL as COUNTS
+
+SQL: Final = Queries("readers.notifications", "push.sql")
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+AT_ONCE: Final = 20
+"""Gateways asked at once."""
+MOST_SECONDS: Final = 15.0
+"""A gateway has so long to answer."""
+MOST_ANSWER_BYTES: Final = 65_536
+FIRST_PAUSE: Final = 2.0
+MOST_PAUSE: Final = 3_600.0
+SWEEP_SECONDS: Final = 600.0
+STEADY_SECONDS: Final = 10.0
+
+_PUSHES = Tallies(Counter("walden_pushes", "Requests to push gateways, by outcome.", ["outcome"]))
+
+
+class Refused(Exception):
+    """The gateway did not take it."""
+
+
+class Gateways:
+    """Push gateways; an async context manager."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=GuardedResolver(self._guard), limit=AT_ONCE, use_dns_cache=False),
+            timeout=aiohttp.ClientTimeout(total=MOST_SECONDS),
+            headers={"user-agent": "Walden"},
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    async def notify(self, url: str, body: dict[str, Any]) -> list[str]:
+        """Tells a gateway; the push keys that it rejects. Raises Refused, aiohttp.ClientError, OSError, TimeoutError."""
+        assert self._session is not None
+        host = urlsplit(url).hostname or ""
+        self._guard.check_host(host)
+        if urlsplit(url).scheme != "https" and not await self._is_ours(host):
+            raise Refused("plain HTTP is for the networks in push.allowed_networks")
+        async with self._session.post(url, json=body, allow_redirects=False) as answer:
+            if answer.status != 200:
+                raise Refused(f"status {answer.status}")
+            raw = await answer.content.read(MOST_ANSWER_BYTES)
+        try:
+            said = orjson.loads(raw)
+        except ValueError:
+            raise Refused("its answer is not JSON") from None
+        rejected = said.get("rejected", []) if isinstance(said, dict) else []
+        return [key for key in rejected if isinstance(key, str)] if isinstance(rejected, list) else []
+
+    async def _is_ours(self, host: str) -> bool:
+        found = await GuardedResolver(self._guard).resolve(host)
+        return all(self._guard.is_allowed(one["host"]) for one in found)
+
+
+class Pushing:
+    """Sends what is due. One process does, others stand by; `dsn` is a reader's, past any pooler."""
+
+    def __init__(self, dsn: str, guard: Guard) -> None:
+        self._dsn = dsn
+        self._guard = guard
+
+    async def run(self) -> None:
+        """Works until cancelled. Raises what does not pass by itself, and what has not passed within its budget."""
+        delays = Retries().delays()
+        while True:
+            began = time.monotonic()
+            try:
+                await self._session()
+            except (psycopg.Error, OSError, Failure) as error:
+                if judge(error).policy is Policy.STOP:
+                    raise
+                if time.monotonic() - began > STEADY_SECONDS:
+                    delays = Retries().delays()
+                delay = next(delays, None)
+                if delay is None:
+                    raise
+                log.warning("pushing was interrupted", error=str(error).strip())
+                await asyncio.sleep(delay)
+
+    async def _session(self) -> None:
+        async with (
+            await AsyncConnection.connect(
+                self._dsn, autocommit=True, prepare_threshold=1, connect_timeout=10
+            ) as connection,
+            Gateways(self._guard) as gateways,
+        ):
+            ours, swept = False, 0.0
+            while True:
+                if not ours:
+                    row = await (await connection.execute(SQL["lock"])).fetchone()
+                    ours = row is not None and bool(row[0])
+                    if not ours:
+                        await asyncio.sleep(LOOK_SECONDS)
+                        continue
+                if time.monotonic() - swept > SWEEP_SECONDS:
+                    swept = time.monotonic()
+                    await connection.execute(SQL["sweep"])
+                if not await self.round(connection, gateways):
+                    # Whoever enqueues tells nobody: what is pushed may be a second late.
+                    await asyncio.sleep(LOOK_SECONDS)
+
+    async def round(self, connection: AsyncConnection, gateways: Gateways) -> int:
+        """Sends the first that is due of each pusher; returns how many there were."""
+        rows = await (await connection.execute(SQL["due"], {"most": AT_ONCE})).fetchall()
+        pushes = [Push(*row) for row in rows]
+        unread = {user_id: await _unread(connection, user_id) for user_id in {push.user_id for push in pushes}}
+        outcomes = await asyncio.gather(*(self._tell(gateways, push, unread[push.user_id]) for push in pushes))
+        for push, outcome in zip(pushes, outcomes, strict=True):
+            place = {"pusher": push.pusher, "entry": push.entry}
+            if isinstance(outcome, list):
+                await connection.execute(SQL["sent"], place)
+                if outcome:
+                    _PUSHES.add("rejected")
+                    rejected = {"app_id": push.app_id, "pushkeys": [safe(key) for key in outcome]}
+                    await connection.execute(SQL["rejected"], rejected)
+                continue
+            _PUSHES.add("failed")
+            seconds = min(FIRST_PAUSE * 2.0**push.attempts, MOST_PAUSE) * random.uniform(0.7, 1.0)
+            log.info("a push gateway did not take a push", pusher=push.pusher, why=outcome, again_in=round(seconds, 1))
+            await connection.execute(SQL["failed"], {**place, "seconds": seconds})
+        return len(pushes)
+
+    async def _tell(self, gateways: Gateways, push: Push, unread: int) -> list[str] | str:
+        """The push keys that the gateway rejects, or why it did not take the push."""
+        if push.is_void:
+            return []
+        try:
+            rejected = await gateways.notify(str(push.settings.get("url")), push.body(unread))
+        except (Refused, aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            return str(error) or type(error).__name__
+        _PUSHES.add("sent")
+        # A gateway speaks for the push key it was asked about.
+        return [key for key in rejected if safe(key) == push.pushkey]
+
+
+async def _unread(connection: AsyncConnection, user_id: str) -> int:
+    cursor = await connection.execute(COUNTS["counts"], {"user_id": user_id, "rooms": None})
+    return sum(count for _, _, count, _ in await cursor.fetchall())
