@@ -32,7 +32,7 @@ from readers.notifications.rooms import SQL as COUNTS
 SQL: Final = Queries("readers.notifications", "push.sql")
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 0.3
 AT_ONCE: Final = 20
 """Gateways asked at once."""
 MOST_SECONDS: Final = 15.0
@@ -139,7 +139,7 @@ class Pushing:
                     swept = time.monotonic()
                     await connection.execute(SQL["sweep"])
                 if not await self.round(connection, gateways):
-                    # Whoever enqueues tells nobody: what is pushed may be a second late.
+                    # Whoever enqueues tells nobody: what is pushed may be so late.
                     await asyncio.sleep(LOOK_SECONDS)
 
     async def round(self, connection: AsyncConnection, gateways: Gateways) -> int:
