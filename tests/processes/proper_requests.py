@@ -184,6 +184,32 @@ class Scene:
                 "include_all_networks": False,
             },
             ("PUT", V3 + "/profile/{user_id}/{field}"): {"displayname": "A Name"},
+            ("PUT", V3 + "/presence/{user_id}/status"): {"presence": "online", "status_msg": "here"},
+            ("POST", V3 + "/pushers/set"): {
+                "kind": "http",
+                "app_id": "org.example",
+                "pushkey": "key",
+                "app_display_name": "App",
+                "device_display_name": "Phone",
+                "lang": "en",
+                "profile_tag": "x",
+                "append": True,
+                "data": {"url": "https://gateway.invalid/_matrix/push/v1/notify", "format": "event_id_only"},
+            },
+            ("POST", V3 + "/user_directory/search"): {"search_term": "some", "limit": 3},
+            ("POST", V3 + "/search"): {
+                "search_categories": {
+                    "room_events": {
+                        "search_term": "hello",
+                        "keys": ["content.body"],
+                        "order_by": "recent",
+                        "filter": {"limit": 3, "types": ["m.room.*"], "rooms": [self.room_id]},
+                        "event_context": {"before_limit": 1, "after_limit": 1, "include_profile": True},
+                        "include_state": True,
+                        "groupings": {"group_by": [{"key": "room_id"}, {"key": "sender"}]},
+                    }
+                }
+            },
             ("PUT", USER + "/account_data/{data_type}"): {"a": {"b": ["c", 1.5]}},
             ("PUT", USER + "/rooms/{room_id}/account_data/{data_type}"): {"a": {"b": ["c", 1.5]}},
             ("PUT", USER + "/rooms/{room_id}/tags/{tag}"): {"order": 0.5},
@@ -225,6 +251,7 @@ QUERIES: dict[str, dict[str, str]] = {
     ROOM + "/context/{event_id}": {"limit": "4", "filter": "{}"},
     ROOM + "/members": {"membership": "join", "not_membership": "ban"},
     V3 + "/publicRooms": {"limit": "3"},
+    V3 + "/notifications": {"limit": "3", "only": "highlight", "from": "n1"},
     V3 + "/register/available": {"username": "somebody.else"},
     "/_matrix/client/v1/register/m.login.registration_token/validity": {"token": "x"},
     "/_matrix/client/v1/rooms/{room_id}/timestamp_to_event": {"ts": "1", "dir": "f"},
