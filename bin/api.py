@@ -79,7 +79,16 @@ class Process:
         self.departures = Departures(self.pool, self.log)
         self.guests = Guests(self.pool, self.log)
         self.presences = Presences(self.pool, self.log, enabled=settings.presence.enabled)
-        self.sync = SyncService(settings, self.head, self.reader_pool)
+        # On a standby, if one is set, sync has a pool and a head of its own.
+        self.standby: tuple[Head, Pool] | None = None
+        if settings.database.standby_dsn:
+            dsn = component_dsn(settings, "reader", standby=True, name="api standby")
+            self.standby = (
+                Head(dsn, want_verdicts=False, polls=True),
+                make_pool(settings, "reader", name="api standby", standby=True),
+            )
+        here = self.head, self.reader_pool
+        self.sync = SyncService(settings, *(self.standby or here), primary=here)
         self.sessions.tell(self.sync.end)
         self._stack = AsyncExitStack()
         self._presence: asyncio.Task[None] | None = None
@@ -116,6 +125,9 @@ class Process:
         await stack.enter_async_context(self.departures)
         await stack.enter_async_context(self.guests)
         self.sync.presence_heard = self.presences.heard
+        if self.standby is not None:
+            for part in self.standby:
+                await stack.enter_async_context(part)
         await stack.enter_async_context(self.sync)
         await stack.enter_async_context(self.presences)
         dsn = component_dsn(self.settings, "reader", direct=True, name="api")

@@ -45,6 +45,10 @@ def uses(settings: Settings) -> list[Use]:
         Use("maintenance", "moving the outputs slot", "replication", "direct", 1),
         Use("projections", "what it follows and keeps, and LISTEN", "reader", "direct", 1),
     ]
+    if settings.database.standby_dsn:
+        # There is one stream less here then, and one there: both are kept in the sum, for a standby may be promoted.
+        found.append(Use("api", "on the standby: requests to /sync", "reader", "direct", pool))
+        found.append(Use("api", "on the standby: its committed head", "reader", "direct", 1))
     if settings.server.metrics_listen is not None:
         found.append(Use("metrics", "what is read while it is scraped", "reader", "direct", 1))
     return found

@@ -17,6 +17,7 @@ from bin.findings import Finding, error, fine, warning
 from bin.logins import LATER
 from bin.pooling import check_pooler
 from bin.preflight import check_database, check_logins
+from bin.standbys import check_reading_standby
 from eventlog.configuration import ConfigurationError, Settings
 from eventlog.key_file import read_key
 
@@ -39,7 +40,8 @@ async def _database(settings: Settings) -> list[Finding]:
             settings.dsn(direct=True), autocommit=True, connect_timeout=settings.database.connect_timeout
         ) as connection:
             found = await check_database(settings, connection)
-            return [*found, *await check_logins(settings), *await check_pooler(settings)]
+            found += [*await check_logins(settings), *await check_pooler(settings)]
+            return [*found, *await check_reading_standby(settings)]
     except psycopg.OperationalError as problem:
         remedy = (
             "start it with `walden up`" if settings.embedded else "correct database.dsn, or start the server it names"

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
@@ -41,6 +42,45 @@ async def check_standbys(settings: Settings, connection: AsyncConnection, wanted
         remedy = "set database.patroni to the address of its REST interface (http://host:8008): then this is checked"
         found.append(warning("patroni", text, remedy))
     return found
+
+
+async def check_reading_standby(settings: Settings) -> list[Finding]:
+    """Whether the standby that /sync is to read from can be decoded from."""
+    if not settings.database.standby_dsn:
+        return []
+    found = []
+    try:
+        async with (
+            await AsyncConnection.connect(
+                settings.standby_dsn("reader"), autocommit=True, connect_timeout=settings.database.connect_timeout
+            ) as connection,
+            connection.cursor(row_factory=dict_row) as cursor,
+        ):
+            await cursor.execute(QUERIES["standby"])
+            facts = await cursor.fetchone()
+        async with await AsyncConnection.connect(
+            settings.standby_dsn("replication"),
+            autocommit=True,
+            connect_timeout=settings.database.connect_timeout,
+            replication="database",
+        ) as connection:
+            await connection.execute("IDENTIFY_SYSTEM")
+    except psycopg.Error as problem:
+        text = f"the standby cannot be reached: {str(problem).strip()}"
+        remedy = "correct database.standby_dsn, let the readers' and the replication login in there, or leave it empty"
+        return [error("standby", text, remedy)]
+    assert facts is not None
+    if facts["version"] < 160_000:
+        remedy = "leave database.standby_dsn empty, or upgrade: decoding on a standby came with 16"
+        found.append(error("standby", f"it is PostgreSQL {facts['version'] // 10_000}", remedy))
+    if not facts["standby"]:
+        remedy = "point database.standby_dsn at the standby that is one now"
+        found.append(warning("standby", "database.standby_dsn names a primary", remedy))
+    elif facts["hot_standby_feedback"] != "on" or not facts["slot"]:
+        text = "hot_standby_feedback is off, or primary_slot_name empty: VACUUM on the primary ends its streams"
+        remedy = "on the standby: alter system set hot_standby_feedback = 'on', and give it a slot on the primary"
+        found.append(warning("standby", text, remedy))
+    return found or [fine("standby", "it can be decoded from and queried")]
 
 
 def _waiting(facts: Mapping[str, Any]) -> Iterator[Finding]:

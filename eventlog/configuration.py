@@ -251,7 +251,11 @@ def _check(settings: Settings) -> None:
             raise ConfigurationError(f"push.allowed_networks: {error}") from None
     if settings.embedded and settings.database.direct_dsn:
         raise ConfigurationError("database.direct_dsn is set but database.dsn is not: set both or none")
-    for field in ("dsn", "direct_dsn", *(f"{role}_dsn" for role in get_args(Role) if role != "owner")):
+    hosts = conninfo_to_dict(settings.database.standby_dsn) if "," in settings.database.standby_dsn else {}
+    if any("," in str(hosts.get(name) or "") for name in ("host", "hostaddr", "port")):
+        # Each session might come to another one, and none may be behind the others.
+        raise ConfigurationError("database.standby_dsn names several servers: name one")
+    for field in ("dsn", "direct_dsn", "standby_dsn", *(f"{role}_dsn" for role in get_args(Role) if role != "owner")):
         try:
             conninfo_to_dict(getattr(settings.database, field))
         except Exception as error:

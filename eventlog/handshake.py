@@ -22,7 +22,16 @@ from psycopg.rows import dict_row
 
 from eventlog.faults import Interrupted, Misconfigured
 from eventlog.queries import Queries
-from eventlog.slots import Loss, SlotActive, SlotHealth, SlotLost, copy_slot, said_as_lost, slot_health
+from eventlog.slots import (
+    Loss,
+    SlotActive,
+    SlotHealth,
+    SlotLost,
+    copy_slot,
+    create_temporary_slot,
+    said_as_lost,
+    slot_health,
+)
 
 QUERIES: Final = Queries("eventlog", "handshake.sql")
 CONNECT_SECONDS: Final = "10"
@@ -144,7 +153,11 @@ async def copy_durable_slot(setup: Setup) -> None:
     if (source := setup.subscription.temporary_copy_of) is not None:
         # A cut connection's session may hold the old name until the server notices.
         setup.slot = f"{setup.slot}_{secrets.token_hex(3)}"
-        await copy_slot(setup.connection, source, setup.slot, temporary=True)
+        if setup.settings.in_recovery:
+            # A standby may not have the durable slot (before 17 never), and one that is kept in step is not to be copied.
+            await create_temporary_slot(setup.connection, setup.slot)
+        else:
+            await copy_slot(setup.connection, source, setup.slot, temporary=True)
 
 
 async def check_slot(setup: Setup) -> None:

@@ -28,6 +28,8 @@ SQL = Queries("eventlog", "head.sql")
 
 # Looked at even without a notice: one may be missed.
 LOOK_SECONDS = 1.0
+# Where there is none.
+POLL_SECONDS = 0.25
 # Between attempts to reach a database that is away.
 MOST_PAUSE = 0.5
 # Verdicts kept for appends whose answer is still on its way.
@@ -59,7 +61,9 @@ class Head:
     `positions` are the committed positions by shard, `epoch` the current epoch id.
     """
 
-    def __init__(self, direct_dsn: str, *, want_verdicts: bool = True) -> None:
+    def __init__(self, direct_dsn: str, *, want_verdicts: bool = True, polls: bool = False) -> None:
+        """`polls`: on a standby, where nobody can listen; it looks oftener, and when `look_soon` is called."""
+        self.polls = polls
         self._dsn = direct_dsn
         self._want_verdicts = want_verdicts
         self._verdicts: OrderedDict[int, Verdict] = OrderedDict()
@@ -126,6 +130,10 @@ class Head:
         async with asyncio.timeout(timeout):
             return await self.expect(entry)
 
+    def look_soon(self) -> None:
+        """There may be something new."""
+        self._woken.set()
+
     def known(self, entry: int) -> Verdict | None:
         """The verdict if it has been seen lately."""
         return self._verdicts.get(entry)
@@ -138,25 +146,33 @@ class Head:
         delay = 0.1
         while True:
             try:
-                async with (
-                    await AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=10) as listening,
-                    await AsyncConnection.connect(
-                        self._dsn, autocommit=True, connect_timeout=10, prepare_threshold=1
-                    ) as looking,
-                ):
-                    await listening.execute(f"listen {CHANNEL}")
+                async with contextlib.AsyncExitStack() as stack:
+                    looking = await stack.enter_async_context(
+                        await AsyncConnection.connect(
+                            self._dsn, autocommit=True, connect_timeout=10, prepare_threshold=1
+                        )
+                    )
+                    listener: Listener | None = None
+                    if not self.polls:
+                        listening = await stack.enter_async_context(
+                            await AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=10)
+                        )
+                        await listening.execute(f"listen {CHANNEL}")
+                        listener = Listener(listening, self._hear)
                     await self._look(looking)
                     if not ready.done():
                         ready.set_result(None)
                     delay = 0.1
-                    with Listener(listening, self._hear) as listener:
-                        while True:
-                            with contextlib.suppress(TimeoutError):
-                                async with asyncio.timeout(LOOK_SECONDS):
-                                    await self._woken.wait()
-                            self._woken.clear()
+                    if listener is not None:
+                        stack.enter_context(listener)
+                    while True:
+                        with contextlib.suppress(TimeoutError):
+                            async with asyncio.timeout(POLL_SECONDS if self.polls else LOOK_SECONDS):
+                                await self._woken.wait()
+                        self._woken.clear()
+                        if listener is not None:
                             listener.check()
-                            await self._look(looking)
+                        await self._look(looking)
             except (psycopg.Error, OSError) as error:
                 if not ready.done() and not isinstance(error, psycopg.OperationalError):
                     ready.set_exception(error)

@@ -68,9 +68,16 @@ class Insistent(AsyncConnection[Any]):
             await asyncio.sleep(AGAIN_SECONDS)
 
 
-def component_dsn(settings: Settings, role: Role, *, direct: bool = False, name: str = "") -> str:
-    """The role's DSN with Walden's session settings and an application name that `walden status` can read."""
-    dsn = settings.dsn(role, direct=direct)
+def component_dsn(
+    settings: Settings, role: Role, *, direct: bool = False, name: str = "", standby: bool = False
+) -> str:
+    """The role's DSN with Walden's session settings and an application name that `walden status` can read.
+
+    `standby`: on the hot standby, if one is set.
+    """
+    standby = standby and bool(settings.database.standby_dsn)
+    direct = direct or standby
+    dsn = settings.standby_dsn(role) if standby else settings.dsn(role, direct=direct)
     given = conninfo_to_dict(dsn)
     dsn = make_conninfo(dsn, **{key: value for key, value in ALIVE.items() if key not in given})
     name = f"walden {name or role}"
@@ -81,13 +88,15 @@ def component_dsn(settings: Settings, role: Role, *, direct: bool = False, name:
     return make_conninfo(dsn, application_name=name, options=options)
 
 
-def make_pool(settings: Settings, role: Role, *, name: str = "", pool_max: int | None = None) -> Pool:
+def make_pool(
+    settings: Settings, role: Role, *, name: str = "", pool_max: int | None = None, standby: bool = False
+) -> Pool:
     """A closed pool for one role; `async with` it.
 
     Connections are autocommit, and prepare what they run twice unless database.prepare is off.
     """
     return AsyncConnectionPool(
-        component_dsn(settings, role, name=name),
+        component_dsn(settings, role, name=name, standby=standby),
         connection_class=Insistent,
         min_size=min(settings.database.pool_min, pool_max or settings.database.pool_max),
         max_size=pool_max or settings.database.pool_max,

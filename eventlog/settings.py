@@ -142,6 +142,11 @@ class Database:
     maintenance_dsn: str = setting("", "DSN of the maintenance task. Empty: likewise.", secret=True)
     replication_dsn: str = setting("", "Direct DSN of the replication streams. Empty: likewise.", secret=True)
     history_dsn: str = setting("", "DSN of people who query `history`. Empty: likewise.", secret=True)
+    standby_dsn: str = setting(
+        "",
+        "DSN of a hot standby that this machine's /sync decodes from and queries (PostgreSQL 16 and newer). Empty: the primary.",
+        secret=True,
+    )
     pool_min: int = setting(2, "Connections a process keeps open per role.", minimum=1)
     pool_max: int = setting(8, "Connections a process opens at most per role.", minimum=1)
     prepare: bool = setting(True, "Prepare pooled statements. Off: for a pooler that cannot keep them apart.")
@@ -427,6 +432,14 @@ class Settings:
             return own
         login = _login(own) if own else self._logins().get(role)
         return make_conninfo(base, **login) if login else base
+
+    def standby_dsn(self, role: Role) -> str:
+        """Connection string of one role for the hot standby: the standby's address, the primary's database and login."""
+        primary, standby = conninfo_to_dict(self.dsn(role, direct=True)), conninfo_to_dict(self.database.standby_dsn)
+        kept = {key: primary[key] for key in ("user", "password", "dbname") if primary.get(key) is not None}
+        return make_conninfo(
+            self.database.standby_dsn, **{**kept, **({"dbname": standby["dbname"]} if "dbname" in standby else {})}
+        )
 
     def _embedded_dsn(self) -> str:
         file = self.server.data_dir / "embedded.dsn"

@@ -212,6 +212,16 @@ async def copy_slot(
         return int(await _value(connection, "copy_slot", source=str(source), name=str(name), temporary=temporary))
 
 
+async def create_temporary_slot(connection: Connection, name: SlotName | str) -> int:
+    """Make a slot of this session's own, beginning now; returns where (LSN). For standbys, where there may be none to copy.
+
+    It waits for the primary to say which transactions run. SlotLost: this server decodes nothing.
+    """
+    _autocommit(connection)
+    with said_as_lost(str(name)):
+        return int(await _value(connection, "create_temporary_slot", name=str(name)))
+
+
 @contextlib.contextmanager
 def said_as_lost(slot: str) -> Iterator[None]:
     """Between a look at a slot and its use it may go: the server's errors for that become SlotLost."""

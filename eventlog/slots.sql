@@ -44,6 +44,10 @@ select (lsn - '0/0')::int8 from pg_catalog.pg_create_logical_replication_slot(%(
 select (lsn - '0/0')::int8
 from pg_catalog.pg_create_logical_replication_slot(%(name)s, 'pgoutput', false, false, true)
 
+-- create_temporary_slot --
+-- Makes a slot that lives as long as this session; on a standby, once the primary has logged what runs there (15 s at most).
+select (lsn - '0/0')::int8 from pg_catalog.pg_create_logical_replication_slot(%(name)s, 'pgoutput', true, false)
+
 -- copy_slot --
 -- Makes a slot that begins where another one stands; it waits for nobody.
 select (lsn - '0/0')::int8 from pg_catalog.pg_copy_logical_replication_slot(%(source)s, %(name)s, %(temporary)s::boolean)

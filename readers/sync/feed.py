@@ -251,6 +251,8 @@ class Feed:
                             if isinstance(item, Commit):
                                 self._take(item)
                         subscriber.confirm(batch.end_lsn)
+                        if self._head.polls and batch.items:
+                            self._head.look_soon()
                         self.release()
             except (psycopg.Error, OSError, Failure, DecodeError, TimeoutError) as error:
                 log.warning("sync goes on from the tables", error=str(error).strip())

@@ -47,16 +47,21 @@ MOST_FILTERS: Final = 10_000
 Disconnected = Callable[[Callable[[], None]], Callable[[], None]]
 """Registers a callback for the client's going away and returns what unregisters it."""
 
+PRESENT: Final = frozenset({"heads", "epochs", "filter"})
+"""Queries that ask what there is now, of the primary: a standby may not have it yet."""
+
 Positions = tuple[int, ...]
 
 
 class SyncService:
     """Answers for one process; `async with` it. `head` must have been entered."""
 
-    def __init__(self, settings: Settings, head: Head, pool: Pool) -> None:
-        self._replication_dsn = component_dsn(settings, "replication", name="sync")
+    def __init__(self, settings: Settings, head: Head, pool: Pool, *, primary: tuple[Head, Pool] | None = None) -> None:
+        """`head` and `pool` may be of a standby; `primary` then has those of the primary, which knows what there is to wait for."""
+        self._replication_dsn = component_dsn(settings, "replication", name="sync", standby=True)
         self._head = head
         self._pool = pool
+        self._primary_head, self._primary_pool = primary or (head, pool)
         self._stack = AsyncExitStack()
         self._shapes = Shapes()
         self._filters: dict[tuple[str, str], str] = {}
@@ -210,6 +215,9 @@ class SyncService:
 
     async def _place(self, request: SyncRequest, session: Session) -> Place:
         if not request.since:
+            # What the client has done before is in the answer, wherever it is read.
+            if self._head is not self._primary_head:
+                await self._reach(tuple(self._primary_head.positions))
             return Place(None)
         if request.since == self._token:
             return Place(tuple(self.feed.positions))
@@ -233,9 +241,13 @@ class SyncService:
                 )
             else:
                 metrics.ABANDONED.count += 1
-        if place.positions is not None and not await self.current.reach(place.positions, CATCH_UP_SECONDS):
-            raise MatrixError(503, "M_UNKNOWN", "This server is catching up, try again.")
+        if place.positions is not None:
+            await self._reach(place.positions)
         return place
+
+    async def _reach(self, positions: Positions) -> None:
+        if not await self.current.reach(positions, CATCH_UP_SECONDS):
+            raise MatrixError(503, "M_UNKNOWN", "This server is catching up, try again.")
 
     async def _reach_epoch(self) -> None:
         """Waits until this process has seen the epoch that the tables know."""
@@ -259,7 +271,7 @@ class SyncService:
         async def execute(connection: AsyncConnection) -> list[tuple[Any, ...]]:
             return await (await connection.execute(SQL[query], parameters)).fetchall()
 
-        return await read(self._pool, execute)
+        return await read(self._primary_pool if query in PRESENT else self._pool, execute)
 
     async def _active(self, user_id: str) -> User:
         """The user, made active if need be."""
