@@ -33,14 +33,18 @@ from eventlog.configuration import Settings
 from eventlog.history import Finding, Standing
 from eventlog.key_file import read_key
 from eventlog.migrations import applied, migration_names
+from eventlog.pools import component_dsn
 from eventlog.provision import check_identity, outputs_slot, provision, roomserver_slot
 from eventlog.queries import Queries
 from eventlog.seen import Seen, lineage, read_seen, write_seen
 from eventlog.slots import SlotBlocked, drop_slot, slot_health
+from readers.projections import PROJECTIONS, follower
 from roomserver.service import catch_up
 from roomserver.store import SQL as ROOM_SERVER
 
 QUERIES: Final = Queries("bin", "recovery.sql")
+READER_SECONDS: Final = 600.0
+"""How long readers are caught up before the rest is left to them: one that is new reads the whole log."""
 REPLAY_SECONDS: Final = 3600.0
 """How long the server may replay WAL before recover gives up; it can be run again."""
 
@@ -272,14 +276,23 @@ async def _judge_entries(run: Recovery) -> None:
 
 async def _look_at_readers(run: Recovery) -> list[str]:
     return [
-        f"leave reader {component} of shard {shard} at position {position}, from where it catches up {behind}"
+        f"catch up reader {component} of shard {shard} from position {position}, {behind} behind"
         for component, shard, position, behind in await run.rows("consumers")
     ]
 
 
-async def _tell_readers(run: Recovery) -> None:
+async def _catch_up_readers(run: Recovery) -> None:
+    """Readers with projections of their own; the others keep nothing but caches."""
+    dsn = component_dsn(run.settings, "reader", direct=True, name="recover")
+    ours = follower(run.settings, PROJECTIONS, process="recover", share=1.0)
+    end = time.monotonic() + READER_SECONDS
+    async with await AsyncConnection.connect(dsn, autocommit=True, prepare_threshold=1) as connection:
+        await ours.take(connection)
+        while await ours.step(connection) and time.monotonic() < end:
+            pass
     for component, shard, position, behind in await run.rows("consumers"):
-        run.say(f"reader {component} of shard {shard} goes on from position {position} by itself, {behind} behind")
+        rest = f", {behind} behind: it goes on when the server starts" if behind else ""
+        run.say(f"reader {component} of shard {shard} is at position {position}{rest}")
 
 
 async def _look_at_end(run: Recovery) -> list[str]:
@@ -301,7 +314,7 @@ STEPS: Final[tuple[Step, ...]] = (
     Step(_look_at_epoch, _begin_epoch),
     Step(_look_at_slots, _remake_slots),
     Step(_look_at_entries, _judge_entries),
-    Step(_look_at_readers, _tell_readers),
+    Step(_look_at_readers, _catch_up_readers),
     Step(_look_at_end, _finish),
 )
 """In this order. A component that keeps something outside the log adds its step before the last: what it gave out in the time
