@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -36,6 +37,7 @@ class Load:
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
     _values: dict[str, int] = field(default_factory=dict)
+    _going: asyncio.Event = field(default_factory=asyncio.Event)
     _ending: bool = False
 
     @classmethod
@@ -56,7 +58,17 @@ class Load:
 
     def begin(self) -> None:
         """Start sending."""
+        self._going.set()
         self._tasks = [asyncio.create_task(self._send(person)) for person in self.senders]
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody begins a request while the block runs."""
+        self._going.clear()
+        try:
+            yield
+        finally:
+            self._going.set()
 
     async def end(self) -> None:
         """Stop after what is under way has been acknowledged. Raises what a sender met that was not to be repeated."""
@@ -83,6 +95,7 @@ class Load:
 
     async def _send(self, person: Person) -> None:
         while not self._ending:
+            await self._going.wait()
             room_id = self.chance.choice(self.rooms)
             try:
                 await self._act(person, room_id)

@@ -205,7 +205,8 @@ async def _round(
     # Going round in circles would show as the same token over and over.
     fresh = listener.tokens[heard:]
     assert len(set(fresh)) == len(fresh) or collections.Counter(fresh).most_common(1)[0][1] < 5
-    await asyncio.to_thread(server.rest)
+    with load.held():
+        await asyncio.to_thread(server.rest)
 
 
 async def _recover(server: WholeServer, chance: random.Random, took: Figures) -> None:
