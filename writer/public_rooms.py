@@ -25,7 +25,7 @@ from matrix.room_versions import ROOM_VERSIONS
 from writer.federating import unknown_room
 from writer.log_writer import LogWriter
 from writer.permissions import POWER_KEYS, may_set_state, membership_of
-from writer.requests import Body, check_room_id, integer, json_object, page_size, read_body, session_of, text
+from writer.requests import Body, boolean, check_room_id, integer, json_object, page_size, read_body, session_of, text
 
 SQL = Queries("writer", "public_rooms.sql")
 
@@ -101,7 +101,14 @@ class PublicRooms:
         limit = integer(body, "limit", DEFAULT_PAGE)
         if limit < 1:
             raise invalid_param("limit must be a positive number.")
-        text(body, "third_party_instance_id")
+        network, everything = text(body, "third_party_instance_id"), boolean(body, "include_all_networks")
+        if network and everything:
+            # "Can only be used if include_all_networks is false."
+            raise invalid_param("third_party_instance_id goes with include_all_networks false alone.")
+        if network:
+            # Rooms come into such a network's list through an application service, and there is none here.
+            resp.media = {"chunk": [], "total_room_count_estimate": 0}
+            return
         resp.media = await self._page(min(limit, MOST_PAGE), text(body, "since"), _wanted(body))
 
     async def on_get_visibility(self, req: Request, resp: Response, room_id: str) -> None:

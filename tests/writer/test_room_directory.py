@@ -210,3 +210,14 @@ async def test_a_page_that_cannot_be_is_refused(
     alice = await api.register()
     assert (await alice.call(method, f"publicRooms{query}", body)).refusal == refusal
     assert (await api.anybody.post("publicRooms", {})).refusal == (401, "M_MISSING_TOKEN")
+
+
+async def test_no_room_is_of_a_third_party_network(api: Api) -> None:
+    alice = await api.register()
+    await alice.create_room(visibility="public")
+    everything = (await alice.post("publicRooms", {"include_all_networks": True})).ok()
+    assert everything["chunk"]
+    assert (await alice.post("publicRooms", {"third_party_instance_id": "irc"})).ok()["chunk"] == []
+    both = {"include_all_networks": True, "third_party_instance_id": "irc"}
+    assert (await alice.post("publicRooms", both)).refusal == (400, "M_INVALID_PARAM")
+    assert (await alice.post("publicRooms", {"include_all_networks": "yes"})).refusal == (400, "M_BAD_JSON")
