@@ -50,6 +50,8 @@ MOST_PAUSE = 0.5
 IDLE_SECONDS = 10.0
 # How often the data directory is told how far the shard is.
 SEEN_SECONDS = 1.0
+# How long a process that is to end tries to give its shard back.
+LEAVE_SECONDS = 5.0
 
 
 class RoomServer:
@@ -108,9 +110,8 @@ class RoomServer:
                 if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
                     # A commit that still waits for a standby: nothing may be asked, nor cancelled, on its connection.
                     await connection.close()
-                with contextlib.suppress(psycopg.Error, asyncio.CancelledError):
-                    if not connection.closed and not connection.broken:
-                        await asyncio.shield(self._leave(connection))
+                if not connection.closed and not connection.broken:
+                    await self._leave_in_time(connection)
 
     async def _watch(self, following: asyncio.Task[None]) -> None:
         self._following, self._failure = following, None
@@ -227,6 +228,18 @@ class RoomServer:
     async def _tell(self, position: int, epoch: str) -> None:
         seen = Seen(self.shard, epoch, position, lineage(epoch, self._epochs))
         await asyncio.to_thread(write_seen, self.settings.server.data_dir, seen)
+
+    async def _leave_in_time(self, connection: AsyncConnection) -> None:
+        """Leaves, unless that has to wait for a standby that is away: cancelled then, for nobody builds on it."""
+        leaving = asyncio.create_task(self._leave(connection), name="leave")
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([leaving], timeout=LEAVE_SECONDS)
+            leaving.cancel()
+            await asyncio.wait([leaving], timeout=LEAVE_SECONDS)
+        if not leaving.done():
+            await connection.close()
+        elif not leaving.cancelled() and (error := leaving.exception()) is not None:
+            log.info("the shard was not given back in order", shard=self.shard, why=str(error).strip())
 
     async def _leave(self, connection: AsyncConnection) -> None:
         """The session ends in order: the last position is told, the shard given back."""
