@@ -34,6 +34,7 @@ from eventlog.faults import Failure, Interrupted, Policy, Retries, judge
 from eventlog.handshake import History, Setup, Subscription, shake_hands
 from eventlog.heartbeat import PREFIX, Emit, Heartbeat
 from eventlog.pgoutput import EPOCH_2000, Commit, DecodeError, Decoder, Message, Wanted
+from eventlog.progress import Progress
 from eventlog.slots import Loss, SlotLost
 
 MOST_SILENT: Final = 10.0
@@ -64,23 +65,6 @@ class Batch:
     rows: int
     size: int
     """Bytes received for it."""
-
-
-@dataclass(slots=True)
-class Progress:
-    """Where a subscriber is, for metrics and `walden status`; changes as it runs."""
-
-    received: int = 0
-    """End of the last commit or message received."""
-    delivered: int = 0
-    """End of the last batch handed out."""
-    confirmed: int = 0
-    """What the server may forget."""
-    server_end: int = 0
-    """How far the server says it has read its WAL for us; nothing before it is still to come."""
-    heartbeat_seconds: float | None = None
-    """How long the last heartbeat took to come round."""
-    reconnects: int = 0
 
 
 class Subscriber:
