@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import gc
 
+from bin.allocator import keep_little
+
 YOUNG = 50_000
 """Objects made before the youngest are looked at."""
 
 
 def settle() -> None:
     """Call once everything is loaded, in the process that will serve."""
+    keep_little()
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, 20, 100)

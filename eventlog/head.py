@@ -33,7 +33,7 @@ POLL_SECONDS = 0.25
 # Between attempts to reach a database that is away.
 MOST_PAUSE = 0.5
 # Verdicts kept for appends whose answer is still on its way.
-REMEMBERED = 20_000
+REMEMBERED = 5_000
 # Entries judged later than this after their append are looked up singly.
 WINDOW_SECONDS = 600
 MOST = 5_000

@@ -18,7 +18,7 @@ from readers.sync.event_bytes import client_event, members_of
 from readers.sync.feed import SQL
 from readers.sync.outputs import Output
 
-MOST_BYTES: Final = 16 << 20
+MOST_BYTES: Final = 8 << 20
 STEP: Final = 2_000
 """Events read at a stretch before other tasks get a turn."""
 REMEMBERED: Final = 1_000

@@ -152,7 +152,7 @@ class Room:
 class Rooms:
     """Rooms by number, the one in which something happened last at the end; bounded by `most_bytes`."""
 
-    def __init__(self, positions: list[int], most_bytes: int = 32 << 20) -> None:
+    def __init__(self, positions: list[int], most_bytes: int = 16 << 20) -> None:
         self.floors = list(positions)
         """Per shard: in a room that is not here nothing has happened after this position."""
         self._rooms: OrderedDict[int, Room] = OrderedDict()
