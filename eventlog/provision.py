@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from psycopg import AsyncClientCursor, AsyncConnection, sql
 
 from eventlog.queries import Queries
-from eventlog.slots import SlotName, create_slot
+from eventlog.slots import CREATE_SECONDS, SlotName, create_slot
 
 SQL = Queries("eventlog", "provision.sql")
 
@@ -71,8 +71,12 @@ async def check_identity(connection: AsyncConnection, identity: Identity) -> Non
         )
 
 
-async def provision(dsn: str, replication_dsn: str, identity: Identity) -> list[str]:
+async def provision(
+    dsn: str, replication_dsn: str, identity: Identity, *, lock_timeout: float = CREATE_SECONDS
+) -> list[str]:
     """Makes what is missing and returns a sentence per thing made. Slots last: each wants no write transaction open.
+
+    `lock_timeout`: seconds that a slot waits for each such transaction.
 
     Raises WrongInstallation for a database of another server, eventlog.slots' errors when a slot cannot be made.
     """
@@ -117,6 +121,6 @@ async def provision(dsn: str, replication_dsn: str, identity: Identity) -> list[
         ) as walsender:
             for slot in missing:
                 # Kept in step on standbys where the server can do that: after a failover it is there.
-                await create_slot(walsender, slot, failover=True)
+                await create_slot(walsender, slot, failover=True, lock_timeout=lock_timeout)
                 made.append(f"made replication slot {slot}")
     return made

@@ -93,5 +93,5 @@ def database(postgresql_server: NoopExecutor) -> Iterator[str]:
 @pytest.fixture
 def provisioned(database: str) -> str:
     """DSN of a fresh database that `walden init` would call done: identity, epoch, publications and durable slots."""
-    asyncio.run(provision(database, database, IDENTITY))
+    asyncio.run(provision(database, database, IDENTITY, lock_timeout=60))
     return database

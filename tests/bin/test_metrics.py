@@ -45,7 +45,9 @@ class Watched(WholeServer):
 
     def __init__(self, data_dir: Path) -> None:
         self.metrics = f"127.0.0.1:{free_port()}"
-        super().__init__(data_dir, WALDEN_SERVER_METRICS_LISTEN=self.metrics, WALDEN_CLIENT_PROCESSES="2")
+        # Who is present is said in entries of its own, when it changes: it would be counted too.
+        fixed = {"WALDEN_CLIENT_PROCESSES": "2", "WALDEN_PRESENCE_ENABLED": "false"}
+        super().__init__(data_dir, WALDEN_SERVER_METRICS_LISTEN=self.metrics, **fixed)
 
     def scrape(self) -> Shown:
         """What is shown now."""
@@ -130,8 +132,8 @@ def test_a_conversation_is_counted_over_all_processes(tmp_path: Path) -> None:
         assert later.value("walden_sync_held_polls") == 2
         folder = tmp_path / "d" / "run" / "metrics"
         pids = {file.stem.rsplit("_", 1)[-1] for file in folder.iterdir()}
-        # The API's master and two workers, the room server, maintenance, and all who are gone.
-        assert len(pids) == 6
+        # The API's master and two workers, the room server, maintenance, projections, and all who are gone.
+        assert len(pids) == 7
         assert "0" in pids
 
 

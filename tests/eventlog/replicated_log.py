@@ -138,7 +138,7 @@ async def log_on(cluster: Cluster) -> AsyncIterator[Log]:
         )
         await connection.execute("create publication walden_log for table log.entries with (publish = 'insert')")
         slot = SlotName(await database_oid(connection), "room")
-        await create_slot(connection, slot)
+        await create_slot(connection, slot, lock_timeout=60)
         yield Log(cluster, dsn, connection, slot)
     if cluster.process is not None:
         # The database stays until its cluster goes (dropping one costs a checkpoint); its slots and sessions do not.

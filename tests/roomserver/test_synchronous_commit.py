@@ -31,7 +31,7 @@ async def _installed(cluster: Cluster) -> str:
     cluster.execute("create database walden")
     dsn = cluster.dsn("walden")
     await migrate(dsn)
-    await provision(dsn, dsn, IDENTITY)
+    await provision(dsn, dsn, IDENTITY, lock_timeout=60)
     return dsn
 
 

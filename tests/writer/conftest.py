@@ -42,7 +42,7 @@ def writers_database(postgresql_server: NoopExecutor) -> Iterator[str]:
         )
         dsn = make_conninfo(**login, dbname=name)
         try:
-            asyncio.run(provision(dsn, dsn, IDENTITY))
+            asyncio.run(provision(dsn, dsn, IDENTITY, lock_timeout=60))
             yield dsn
         finally:
             owner.execute(
