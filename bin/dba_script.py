@@ -4,19 +4,12 @@ Invariant: it can be run again, and then changes nothing but the passwords, to w
 It is written for psql, because the names of the logins carry the OID of a database that does not exist yet.
 """
 
-import base64
-import hashlib
-import hmac
-import secrets
-
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from bin.logins import GROUPS, keep_for_later
+from bin.logins import GROUPS, keep_for_later, verifier
 from eventlog.configuration import ConfigurationError, Settings
 from eventlog.pools import SESSION
-
-ITERATIONS = 4096
 
 HEAD = """\
 -- The roles and the database of the Walden server {server}. Run it with psql, connected to any database of the cluster:
@@ -106,18 +99,3 @@ def _login(database: str, role: str, password: str) -> str:
 
 def _literal(text: str) -> str:
     return sql.Literal(text).as_string(None)
-
-
-def verifier(password: str) -> str:
-    """What PostgreSQL stores of a password under scram-sha-256 (RFC 5803). Raises ConfigurationError beyond ASCII.
-
-    Made here, because the server that could make it is not at hand. Beyond ASCII a password would have to be normalised first.
-    """
-    if not password.isascii():
-        raise ConfigurationError("a password in database.dsn must be ASCII for its verifier to be made")
-    salt = secrets.token_bytes(16)
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ITERATIONS)
-    client = hmac.digest(salted, b"Client Key", "sha256")
-    server = hmac.digest(salted, b"Server Key", "sha256")
-    encoded = [base64.b64encode(part).decode() for part in (salt, hashlib.sha256(client).digest(), server)]
-    return f"SCRAM-SHA-256${ITERATIONS}:{encoded[0]}${encoded[1]}:{encoded[2]}"

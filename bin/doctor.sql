@@ -50,6 +50,18 @@ select kind, name, role, want, case kind
 from unnest(%(kinds)s::text[], %(names)s::text[], %(roles)s::text[], %(wants)s::boolean[]) as w (kind, name, role, want)
 where exists (select from pg_catalog.pg_roles where rolname = role)
 
+-- strangers --
+-- Logins of other Walden installations of the cluster that this database lets in, and its own that must stay let in.
+select d.datname as database,
+       array(
+           select r.rolname::text from pg_catalog.pg_roles r
+           where r.rolcanlogin and r.rolname ~ '^walden_[0-9]+_' and not starts_with(r.rolname, 'walden_' || d.oid || '_')
+             and has_database_privilege(r.oid, d.oid, 'connect') order by 1) as strangers,
+       array(
+           select r.rolname::text from pg_catalog.pg_roles r
+           where starts_with(r.rolname, 'walden_' || d.oid || '_') or r.rolname = any(%(guests)s) order by 1) as own
+from pg_catalog.pg_database d where d.datname = current_database()
+
 -- publications --
 -- The publications of this database.
 select pubname, pubinsert, pubupdate or pubdelete or pubtruncate as more, pubviaroot

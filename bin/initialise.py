@@ -7,12 +7,11 @@ it was given may not do is told as the SQL that a database administrator has to 
 import asyncio
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
 from bin.logins import GROUPS, Login, make_logins, missing_logins, statements, wanted_logins
@@ -25,6 +24,7 @@ from eventlog.migrations import applied, migrate, migration_names
 from eventlog.provision import Identity, check_identity, provision
 from eventlog.queries import Queries
 from eventlog.seen import read_seen
+from eventlog.settings import Role
 from eventlog.slots import SlotBlocked
 from matrix.signatures import SigningKey
 
@@ -104,14 +104,15 @@ async def bring_up_to_date(
     logins = wanted_logins(settings, facts["database_oid"])
     missing = await missing_logins(connection, logins)
     if not may_do_everything(facts) and (missing or not await _prepared(connection, facts)):
-        _explain(settings.server.data_dir, facts, missing)
+        _explain(settings, facts, missing)
     # Processes of another machine may be of an older release: what these cannot bear waits until they are gone.
     others = (await (await connection.execute(QUERIES["others"])).fetchall()) if await _known(connection) else []
     for name in await migrate(settings.dsn(direct=True), "pre" if others else "all", say=say):
         say(f"applied migration {name}")
     if others and (left := set(migration_names()) - set(await applied(connection))):
         say(f"other processes run: `walden migrate --post` once all are of this release, for {', '.join(sorted(left))}")
-    for sentence in await make_logins(connection, settings.server.data_dir, logins, missing, stale):
+    made = await make_logins(connection, settings.server.data_dir, logins, missing, stale, guests(settings))
+    for sentence in made:
         say(sentence)
 
 
@@ -186,8 +187,18 @@ async def _prepared(connection: AsyncConnection, facts: dict[str, Any]) -> bool:
     return bool(facts["creates_tables"]) and members >= set(GROUPS.values())
 
 
-def _explain(data_dir: Path, facts: dict[str, Any], missing: list[Login]) -> None:
-    text = "\n".join(statements(data_dir, facts["database"], facts["login"], missing))
+def guests(settings: Settings) -> list[str]:
+    """The logins of components that have a DSN of their own."""
+    users = (
+        conninfo_to_dict(settings.dsn(role)).get("user")
+        for role in get_args(Role)
+        if getattr(settings.database, f"{role}_dsn", "")
+    )
+    return [str(user) for user in users if user]
+
+
+def _explain(settings: Settings, facts: dict[str, Any], missing: list[Login]) -> None:
+    text = "\n".join(statements(settings.server.data_dir, facts["database"], facts["login"], missing, guests(settings)))
     raise InitialiseError(
         f"the login {facts['login']} may not do all that is needed. Have an administrator run this in database "
         f"{facts['database']}, then run `walden init` again:\n\n{text}\n"

@@ -19,6 +19,16 @@ where d.datname = current_database() and r.rolname = current_user
 -- Which of the named roles the cluster has, and which of them may replicate or log in.
 select rolname, rolreplication, rolcanlogin from pg_catalog.pg_roles where rolname = any(%(names)s)
 
+-- doors --
+-- Whether this login decides who may connect, whether everybody may connect or make temporary tables, and which names are roles.
+select d.datname, pg_has_role(current_user, d.datdba, 'usage'),
+       exists (
+           select from aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+           where a.grantee = 0 and a.privilege_type in ('CONNECT', 'TEMPORARY')),
+       array(select r.rolname::text from pg_catalog.pg_roles r where r.rolname = any(%(names)s) order by r.rolname)
+from pg_catalog.pg_database d
+where d.datname = current_database()
+
 -- members --
 -- Which of the named roles this login may act as.
 select rolname from pg_catalog.pg_roles where rolname = any(%(names)s) and pg_has_role(current_user, oid, 'member')

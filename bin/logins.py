@@ -4,16 +4,20 @@ Invariant: a login's name carries its database's OID, because roles are shared b
 random, are kept in `logins.json` in the data directory (0600), and reach the server only as SCRAM verifiers.
 """
 
+import base64
 import dataclasses
+import hashlib
+import hmac
 import json
 import os
 import secrets
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from psycopg import AsyncConnection, sql
 
 from bin.places import data_folder
-from eventlog.configuration import Settings
+from eventlog.configuration import ConfigurationError, Settings
 from eventlog.pools import SESSION
 from eventlog.queries import Queries
 
@@ -38,6 +42,8 @@ class Login:
     group: str
 
 
+ITERATIONS = 4096
+"""Of SCRAM, as PostgreSQL's own default."""
 LATER = "logins.later.json"
 """Passwords of logins that an administrator has been asked to make, until they are there: by role."""
 
@@ -76,11 +82,17 @@ async def missing_logins(connection: AsyncConnection, logins: list[Login]) -> li
 
 
 async def make_logins(
-    connection: AsyncConnection, data_dir: Path, logins: list[Login], missing: list[Login], stale: list[Login]
+    connection: AsyncConnection,
+    data_dir: Path,
+    logins: list[Login],
+    missing: list[Login],
+    stale: list[Login],
+    guests: Iterable[str] = (),
 ) -> list[str]:
     """Make the missing ones and set the passwords of those whose password is not known, or stale; a sentence per login.
 
-    `logins` and the others are told apart by name.
+    Whoever makes logins closes the database to others: the groups are the whole cluster's, and another installation's logins are
+    members of them too. `guests` are let in as well. `logins` and the others are told apart by name.
     """
     known, later = _read(data_dir), _read_later(data_dir)
     again = {one.name for one in stale} | {
@@ -93,14 +105,47 @@ async def make_logins(
         verifier = connection.pgconn.encrypt_password(one.password.encode(), one.name.encode(), b"scram-sha-256")
         for statement in _statements(one, verifier.decode("ascii"), exists=one in unknown):
             await connection.execute(statement)
+    closed = await _close(connection, logins, guests) if missing else []
     _write(data_dir, logins)
     (data_dir / LATER).unlink(missing_ok=True)
     renewed = [f"renewed login {one.name}" for one in unknown if one.name in {other.name for other in stale}]
-    return [f"made login {one.name}" for one in missing] + renewed
+    return [f"made login {one.name}" for one in missing] + renewed + closed
 
 
-def statements(data_dir: Path, database: str, owner: str, missing: list[Login]) -> list[str]:
-    """The SQL for an administrator. The passwords in it are kept, so that init knows them when it runs again."""
+async def _close(connection: AsyncConnection, logins: list[Login], guests: Iterable[str]) -> list[str]:
+    """Lets the logins in and, if that was open to everybody, nobody else any more."""
+    names = [*(login.name for login in logins), *guests]
+    cursor = await connection.execute(QUERIES["doors"], {"names": names})
+    row = await cursor.fetchone()
+    assert row is not None
+    database, ours, is_open, present = row
+    if not ours:
+        return []
+    for statement in _doors(database, present):
+        await connection.execute(statement)
+    if not is_open:
+        return []
+    return [
+        f"closed database {database} to all but its owner and the logins; `grant connect on database` lets others in"
+    ]
+
+
+def _doors(database: str, names: Sequence[str]) -> list[sql.Composed]:
+    """Who may connect: these, and the owner. PostgreSQL lets everybody into a new database."""
+    name, roles = sql.Identifier(database), sql.SQL(", ").join(map(sql.Identifier, names))
+    return [
+        sql.SQL("grant connect on database {} to {}").format(name, roles),
+        sql.SQL("revoke connect, temporary on database {} from public").format(name),
+    ]
+
+
+def statements(
+    data_dir: Path, database: str, owner: str, missing: list[Login], guests: Iterable[str] = ()
+) -> list[str]:
+    """The SQL for an administrator. The passwords whose verifiers it holds are kept, so that init knows them when it runs again.
+
+    Raises ConfigurationError.
+    """
     _write(data_dir, missing)
     parts: list[sql.Composable] = [
         sql.SQL(
@@ -109,13 +154,16 @@ def statements(data_dir: Path, database: str, owner: str, missing: list[Login]) 
         for group in GROUPS.values()
     ]
     for one in missing:
-        parts += [sql.SQL("{};").format(part) for part in _statements(one, one.password, exists=False)]
+        parts += [sql.SQL("{};").format(part) for part in _statements(one, verifier(one.password), exists=False)]
     groups = sql.SQL(", ").join(sql.Identifier(group) for group in GROUPS.values())
     parts += [
         sql.SQL("grant {} to {};").format(groups, sql.Identifier(owner)),
         sql.SQL("grant create on database {} to {};").format(sql.Identifier(database), sql.Identifier(owner)),
         sql.SQL("grant create on schema public to {};").format(sql.Identifier(owner)),
     ]
+    if missing:
+        names = dict.fromkeys([owner, *(one.name for one in missing), *guests])
+        parts += [sql.SQL("{};").format(part) for part in _doors(database, list(names))]
     return [part.as_string(None) for part in parts]
 
 
@@ -164,3 +212,18 @@ def _replace(path: Path, content: object) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
+
+
+def verifier(password: str) -> str:
+    """What PostgreSQL stores of a password under scram-sha-256 (RFC 5803). Raises ConfigurationError beyond ASCII.
+
+    Made here, because the server that could make it is not at hand. Beyond ASCII a password would have to be normalised first.
+    """
+    if not password.isascii():
+        raise ConfigurationError("a password in database.dsn must be ASCII for its verifier to be made")
+    salt = secrets.token_bytes(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ITERATIONS)
+    client = hmac.digest(salted, b"Client Key", "sha256")
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    encoded = [base64.b64encode(part).decode() for part in (salt, hashlib.sha256(client).digest(), server)]
+    return f"SCRAM-SHA-256${ITERATIONS}:{encoded[0]}${encoded[1]}:{encoded[2]}"

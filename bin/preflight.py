@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 
 from bin.connections import totals
 from bin.findings import Finding, error, fine, warning
-from bin.initialise import NEWEST, OLDEST, replication_dsns
+from bin.initialise import NEWEST, OLDEST, guests, replication_dsns
 from bin.logins import GROUPS
 from bin.slot_checks import abandoned_slots, check_abandoned, check_slots, durable_slots
 from bin.standbys import check_standbys
@@ -74,6 +74,7 @@ async def check_database(settings: Settings, connection: AsyncConnection) -> lis
     found += check_abandoned(await abandoned_slots(connection, wanted))
     found += await check_standbys(settings, connection, wanted)
     found += [one async for one in _rights(connection)]
+    found += [one async for one in _strangers(settings, connection)]
     for row in await _rows(connection, "long_transactions"):
         text = f"process {row['pid']} ({row['application_name']}) in {row['datname']} holds a transaction, {row['seconds']} s"
         found.append(warning("transactions", text, "end it: no replication slot can be made meanwhile"))
@@ -223,6 +224,19 @@ async def _rights(connection: AsyncConnection) -> AsyncIterator[Finding]:
             yield error("rights", text, f"revoke {row['kind']} on {row['name']} from {row['role']}")
     if not wrong:
         yield fine("rights", "the components may do what they have to, and none may change the log")
+
+
+async def _strangers(settings: Settings, connection: AsyncConnection) -> AsyncIterator[Finding]:
+    """The groups are the whole cluster's: CONNECT alone keeps another installation's logins from this database's tables."""
+    (row,) = await _rows(connection, "strangers", guests=guests(settings))
+    if row["strangers"]:
+        text = f"logins of other installations get in, with the rights of its own: {', '.join(row['strangers'])}"
+        own = ", ".join(f'"{name}"' for name in row["own"])
+        remedy = (
+            f'grant connect on database "{row["database"]}" to {own}; '
+            f'revoke connect, temporary on database "{row["database"]}" from public'
+        )
+        yield warning("rights", text, remedy)
 
 
 async def check_logins(settings: Settings) -> list[Finding]:

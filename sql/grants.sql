@@ -58,8 +58,13 @@ grant execute on function eventlog.expired_spans("char", bigint), eventlog.survi
 grant execute on function roomserver.forget_quarantine(interval, integer) to walden_maintenance;
 grant insert, update, delete on eventlog.erasures to walden_maintenance;
 grant select, delete on eventlog.txns to walden_maintenance;
-grant select, delete on writer.uia_sessions, writer.sessions, writer.threepid_validations, writer.login_tokens, writer.openid_tokens
+grant delete on writer.uia_sessions, writer.sessions, writer.threepid_validations, writer.login_tokens, writer.openid_tokens
     to walden_maintenance;
+-- What tells that they are over, and their keys: no refresh token's hash, no code that was sent, no client's secret.
+grant select (session_id, created_at) on writer.uia_sessions to walden_maintenance;
+grant select (token_hash, user_id, device_id, created_at, expires_at) on writer.sessions to walden_maintenance;
+grant select (sid, sent_at) on writer.threepid_validations to walden_maintenance;
+grant select (token_hash, expires_at) on writer.login_tokens, writer.openid_tokens to walden_maintenance;
 
 grant usage on schema activity to walden_maintenance;
 grant select on all tables in schema activity to walden_maintenance;

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from clusters import Cluster, binaries
 from psycopg.conninfo import make_conninfo
 
+from bin.doctor import examine
 from bin.initialise import InitialiseError, initialise, initialise_waiting, make_ready
 from eventlog.configuration import Settings, load_settings
 from eventlog.provision import WrongInstallation
@@ -103,15 +105,55 @@ def test_too_few_rights_give_the_sql_that_makes_the_next_attempt_succeed(cluster
     with pytest.raises(InitialiseError, match="administrator") as refused:
         _run(settings)
     script = str(refused.value).split("\n\n", 1)[1]
+    kept = json.loads((tmp_path / "d" / "logins.json").read_text())
+    assert len(kept) == 6 and not any(login["password"] in script for login in kept.values())
     with pytest.raises(InitialiseError, match="administrator") as again:
         _run(settings)
-    assert str(again.value).split("\n\n", 1)[1] == script, "the passwords in the script must be the ones that are kept"
+    assert json.loads((tmp_path / "d" / "logins.json").read_text()) == kept, (
+        "either script's passwords are the ones kept"
+    )
     name = str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
     with psycopg.connect(cluster.dsn(name), autocommit=True) as administrator:
         administrator.execute(script.encode())
+    assert str(again.value) != str(refused.value)
     _run(settings)
     assert _run(settings) == []
     _check_logins(settings)
+    _check_closed(cluster, name)
+
+
+def _check_closed(cluster: Cluster, database: str) -> None:
+    """Whoever has not been let in does not get in; a group is no way in."""
+    user = f"stranger_{next(_numbers)}"
+    cluster.execute(f"create role {user} login password 'p' in role walden_writer")
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        psycopg.connect(cluster.dsn(database, user=user, password="p"))
+
+
+def test_one_installation_does_not_get_into_the_database_of_another(cluster: Cluster, tmp_path: Path) -> None:
+    """Their logins are members of the same groups, which are the whole cluster's."""
+    one, two = (
+        _settings(tmp_path / name, _database(cluster, "admin", "superuser", owned=False)) for name in ("one", "two")
+    )
+    for settings in (one, two):
+        assert sum(sentence.startswith("closed database") for sentence in _run(settings)) == 1
+        assert _run(settings) == []
+    _check_logins(one)
+    there = str(psycopg.conninfo.conninfo_to_dict(two.dsn())["dbname"])
+    for role in ("writer", "roomserver", "reader", "maintenance", "history", "replication"):
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            psycopg.connect(make_conninfo(one.dsn(role), dbname=there))  # type: ignore[arg-type]
+    with psycopg.connect(two.dsn("history")) as analyst, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        analyst.execute("create temporary table mine (n integer)")
+    # Opened again by somebody, it is a finding whose remedy closes it.
+    cluster.execute(f"grant connect on database {there} to public")
+    (finding,) = [each for each in examine(two) if "other installations" in each.text]
+    login = str(psycopg.conninfo.conninfo_to_dict(one.dsn("writer"))["user"])
+    assert (finding.level, login in finding.text) == ("warning", True)
+    for statement in finding.remedy.split("; "):
+        cluster.execute(statement)
+    assert not any("other installations" in each.text for each in examine(two))
+    _check_logins(two)
 
 
 def test_a_role_with_a_dsn_of_its_own_gets_no_login(cluster: Cluster, tmp_path: Path) -> None:
@@ -120,6 +162,17 @@ def test_a_role_with_a_dsn_of_its_own_gets_no_login(cluster: Cluster, tmp_path: 
     made = [sentence for sentence in said if sentence.startswith("made login ")]
     assert len(made) == 5
     assert not any("_history" in sentence for sentence in made)
+
+
+def test_a_login_of_the_administrators_own_is_let_in(cluster: Cluster, tmp_path: Path) -> None:
+    dsn = _database(cluster, "admin", "superuser", owned=False)
+    user = f"analyst_{next(_numbers)}"
+    cluster.execute(f"create role {user} login password 'p'")
+    own = make_conninfo(dsn, user=user, password="p")
+    settings = _settings(tmp_path, dsn, WALDEN_DATABASE_HISTORY_DSN=own)
+    _run(settings)
+    psycopg.connect(own).close()
+    _check_closed(cluster, str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]))
 
 
 def test_the_database_of_another_server_is_refused(cluster: Cluster, tmp_path: Path) -> None:
@@ -138,6 +191,7 @@ def test_logins_lost_with_their_cluster_are_made_again_with_the_kept_passwords(
     _run(settings)
     before = settings.dsn("writer")
     login = psycopg.conninfo.conninfo_to_dict(before)["user"]
+    cluster.execute(f'revoke all on database {psycopg.conninfo.conninfo_to_dict(before)["dbname"]} from "{login}"')
     cluster.execute(f'drop role "{login}"')
     assert _run(settings) == [f"made login {login}"]
     assert settings.dsn("writer") == before
