@@ -21,7 +21,7 @@ from typing import NoReturn
 from bin import embedded
 from bin.components import components
 from bin.initialise import initialise_waiting, make_ready
-from bin.metrics_folder import clear, metrics_folder
+from bin.metrics_folder import VARIABLE, clear, metrics_folder
 from bin.places import data_folder, run_folder
 from bin.supervision import (
     Supervisor,
@@ -54,6 +54,8 @@ def up(settings: Settings, environ: Mapping[str, str]) -> NoReturn:
         _check_free(listen)
     if settings.server.metrics_listen is not None:
         clear(metrics_folder(settings))
+        # What the supervisor loads for its components must not count for itself.
+        environ = {**environ, VARIABLE: str(metrics_folder(settings))}
     make_ready(settings)
     if settings.embedded:
         one = embedded.cluster(settings)

@@ -173,7 +173,7 @@ def _quoted(part: str) -> str:
 
 def become_supervisor(data_dir: Path, configuration_file: Path, environ: Mapping[str, str]) -> None:
     """Replace this process by supervisord, in an interpreter that has loaded nothing else. Never returns."""
-    environment = {**environ, MARK: str(data_dir.resolve())}
+    environment = {**environ, MARK: str(data_dir.resolve()), "SPT_NOENV": "1"}
     command = [sys.executable, "-m", "bin.supervisor", str(configuration_file)]
     os.execve(sys.executable, command, environment)
 

@@ -15,19 +15,26 @@ from supervisor.medusa import asyncore_25
 from supervisor.options import ServerOptions
 from supervisor.supervisord import Supervisor
 
+from bin import offspring
+
 
 class Poller:
     """supervisord's poller, woken by a signal: Python goes on with an interrupted poll, so a death would be seen late."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
+        self._turns = 0
+        self.loaded = False
         self._awake, waker = os.pipe()
         for descriptor in (self._awake, waker):
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
 
     def poll(self, timeout: float) -> tuple[list[int], list[int]]:
-        """As supervisord's, without our own descriptor."""
+        """As supervisord's, without our own descriptor. The second time PostgreSQL is starting: there is time to load."""
+        self._turns += 1
+        if self._turns == 2:
+            self.loaded = offspring.load(os.environ)
         self._inner.register_readable(self._awake)
         readable, writable = self._inner.poll(timeout)
         if self._awake in readable:
@@ -45,6 +52,12 @@ class Options(ServerOptions):  # type: ignore[misc]
         """Install the handlers."""
         super().setsignals()
         signal.signal(signal.SIGHUP, lambda *_: self.signal_receiver.receive(signal.SIGTERM, None))
+
+    def execve(self, filename: str, argv: list[str], env: dict[str, str]) -> None:
+        """In a fork: become a component."""
+        if self.poller.loaded and tuple(argv[1:3]) == offspring.COMMAND:
+            offspring.become(argv, env)
+        super().execve(filename, argv, env)
 
 
 def main(configuration: str) -> int:

@@ -18,7 +18,6 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final, Literal
 
-import pglast
 import psycopg
 import structlog
 from psycopg import AsyncConnection
@@ -121,6 +120,8 @@ async def migrate(
         for name in names:
             text = folder.joinpath(name).read_text(encoding="utf-8")
             if text.startswith(CONCURRENTLY):
+                import pglast  # 8 MB, in processes that never migrate
+
                 for statement in pglast.split(text):
                     await connection.execute(statement.encode())
                 await connection.execute("insert into public.walden_migrations (name) values (%s)", [name])
