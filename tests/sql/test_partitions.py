@@ -21,6 +21,8 @@ returning tableoid::regclass::text
 @pytest.fixture
 def owner(database: str) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(database, autocommit=True) as connection:
+        # The template may be of yesterday.
+        connection.execute("select eventlog.make_partitions()")
         yield connection
 
 
@@ -59,7 +61,7 @@ def test_partitions_follow_each_other_without_gaps(owner: psycopg.Connection[Any
     assert found
     assert all(end == begin for (_, end), (begin, _) in itertools.pairwise(found))
     now = int(datetime.now(UTC).timestamp() * 1000) << 20
-    assert found[0][0] <= now < found[0][1]
+    assert any(begin <= now < end for begin, end in found[:2])
 
 
 def test_both_logs_are_cut_at_the_same_moments(owner: psycopg.Connection[Any]) -> None:
