@@ -1,8 +1,9 @@
 """How the supervisor begins a component: a fork of itself, in which the modules are loaded already, in place of an exec.
 
-Invariant: a component finds what an exec would have given it: its arguments and environment, default signal handlers, streams of its
-own, no descriptor of the supervisor's, nothing that the supervisor's objects could close behind it. What it has beyond that is memory
-that all components share, and half a second that it does not spend on loading. It ends here and never returns.
+Invariant: a component finds what an exec would have given it: its arguments and environment, default signal handlers,
+streams of its own, no descriptor of the supervisor's, nothing that the supervisor's objects could close behind it. What it
+has beyond that is memory that all components share, and half a second that it does not spend on loading. It ends here and
+never returns.
 """
 
 import contextlib
@@ -86,9 +87,9 @@ def become(argv: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     os.environ.clear()
     os.environ.update(environ)
     sys.argv = ["walden", *argv[len(COMMAND) + 1 :]]
-    sys.stdin = open(0, closefd=False)
-    sys.stdout = open(1, "w", buffering=1, closefd=False)
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     code = 1
     try:
         from setproctitle import setproctitle
