@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from bin.erasing import erase, purge, retention
+from bin.history_commands import history_sql, query
 from bin.outcome import ABSENT, CONFIGURATION, USAGE, fail, settings, told
 from bin.registration_tokens import registration_token
 from bin.users import user
@@ -397,6 +398,8 @@ def path() -> None:
 
 
 main.add_command(user)
+main.add_command(history_sql)
+main.add_command(query)
 for command in (purge, erase, retention, registration_token):
     main.add_command(command)
 
