@@ -59,10 +59,8 @@ def postgresql_server(own_cluster: None, request: pytest.FixtureRequest) -> Noop
     return server
 
 
-@pytest.fixture
-def database(postgresql_server: NoopExecutor) -> Iterator[str]:
-    """DSN (superuser) of a fresh database with Walden's schema; it goes away with its sessions and slots."""
-    server = postgresql_server
+@contextlib.contextmanager
+def _fresh(server: NoopExecutor) -> Iterator[str]:
     name = f"{server.dbname}_{next(_numbers)}"
     login = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
     with psycopg.connect(**login, dbname="postgres", autocommit=True) as owner:
@@ -88,6 +86,20 @@ def database(postgresql_server: NoopExecutor) -> Iterator[str]:
             owner.execute("set statement_timeout = '20s'")
             with contextlib.suppress(psycopg.errors.QueryCanceled):
                 owner.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database(postgresql_server: NoopExecutor) -> Iterator[str]:
+    """DSN (superuser) of a fresh database with Walden's schema; it goes away with its sessions and slots."""
+    with _fresh(postgresql_server) as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="module")
+def module_database(postgresql_server: NoopExecutor) -> Iterator[str]:
+    """The same, for all tests of one module: what they have in it must not depend on each other."""
+    with _fresh(postgresql_server) as dsn:
+        yield dsn
 
 
 @pytest.fixture

@@ -774,7 +774,7 @@ comment on view history.resolutions is 'Every state resolution that had a confli
 comment on column history.resolutions.room is 'The room''s number: history.rooms.room.';
 comment on column history.resolutions.place is 'Place in the room''s timeline of the event that caused it.';
 comment on column history.resolutions.purpose is 'before: for the state before that event; current: for the room''s state after it.';
-comment on column history.resolutions.algorithm is 'v1, v2 or v2.1.';
+comment on column history.resolutions.algorithm is 'State resolution algorithm: 1, 2 or 2.1.';
 comment on column history.resolutions.resolved_at is 'When.';
 comment on column history.resolutions.inputs is 'The branches, and per conflicted key the candidates and the winner.';
 comment on column history.resolutions.outcome is 'The order in which events were tried, and why events were refused.';
