@@ -283,3 +283,23 @@ cross join generate_series(
     date_trunc(case when v.step = '1 year' then 'year' else 'month' end, to_timestamp(%(began)s / 1000.0) at time zone 'utc'),
     now() at time zone 'utc', v.step) as m
 where to_regclass('eventlog.' || v.parent || '_' || to_char(m, 'yyyymmdd')) is null
+
+-- commit_fast --
+-- What is made here can be made again: commits need not wait for the disk.
+set synchronous_commit = off
+
+-- become_history --
+-- As a person who may read the history.
+set role walden_history
+
+-- subjects --
+-- The largest room, a small one, a message, a member, the beginning of a thread.
+select (select r.room_id from roomserver.rooms r where r.nid = 1),
+       (select r.room_id from roomserver.rooms r order by r.nid desc limit 1),
+       (select e.event_id
+        from eventlog.outputs o
+        join eventlog.events e on e.id = o.entry and e.kind = 'm'
+        where o.room = 1 and o.kind = 'm' and o.timeline is not null
+        order by o.timeline desc limit 1 offset 300),
+       generated.member(1),
+       (select t.root from roomserver.threads t where t.room = 1 order by t.begun desc limit 1 offset 3)

@@ -71,6 +71,7 @@ class Scale:
     waiting_messages: int = 5
     stored_messages: int = 2000
     stored_states: int = 500
+    generated_events: int = 10_000_000
     large_members: int = 5000
     large_messages: int = 2000
     large_states: int = 20_000
@@ -80,7 +81,7 @@ QUICK = Scale(
     seconds=2.0, rooms=10, members=2, deliveries=20, join_rooms=5, join_users=10, sync_rooms=10, sync_members=4,
     sync_messages=2, sync_measured=1, idle_users=8, idle_rooms=2, history=200, history_walks=2, waiting=30,
     waiting_messages=2, stored_messages=200, stored_states=50,
-    large_members=50, large_messages=100, large_states=200,
+    large_members=50, large_messages=100, large_states=200, generated_events=200_000,
 )  # fmt: skip
 
 

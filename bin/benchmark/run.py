@@ -16,6 +16,7 @@ from typing import Any
 
 from bin.benchmark.cluster import REPORTED, SETTINGS, file_system, work_folder
 from bin.benchmark.delivery import SendToSync, Waiting
+from bin.benchmark.history import History
 from bin.benchmark.membership import Joins, Rooms
 from bin.benchmark.reading import IdleSync, InitialSync, MessagesPage
 from bin.benchmark.row import Figure, Row, Sample, Scale
@@ -36,6 +37,7 @@ ROWS: tuple[type[Row], ...] = (
     Waiting,
     Bytes,
     BytesLarge,
+    History,
 )
 PEER = "synapse"
 
@@ -240,5 +242,5 @@ class Run:
         for server in self.servers.values():
             if server.group is not None and server.group.running():
                 server.group.stop()
-            if server.cluster is not None:
-                server.cluster.stop()
+            for cluster in filter(None, (server.cluster, *server.others)):
+                cluster.stop()

@@ -40,6 +40,7 @@ class Server:
         self.origin: Origin | None = None
         self.database: Database | None = None
         self.cluster: Cluster | None = None
+        self.others: list[Cluster] = []
         self.group: Group | None = None
         self._users = 0
 
@@ -101,8 +102,8 @@ class Server:
             self.origin.close()
         if self.group is not None:
             await asyncio.to_thread(self.group.stop)
-        if self.cluster is not None:
-            await asyncio.to_thread(self.cluster.stop)
+        for cluster in filter(None, (self.cluster, *self.others)):
+            await asyncio.to_thread(cluster.stop)
 
 
 class RunningServer(Server):

@@ -42,7 +42,7 @@ begin
             join eventlog.events e on e.id = n.entry and e.kind = n.kind and e.kind in ('s', 'm')
                 and e.id >= (select b.low from bounds b) and e.id <= (select b.high from bounds b)
         ),
-        counts as materialized (
+        counts as (
             select d.sender, d.day, d.room,
                    count(*) filter (where not d.change and d.message and not d.edit) as messages,
                    count(*) filter (where not d.change and d.message and d.edit) as edits,
@@ -52,33 +52,29 @@ begin
             where d.change or d.message or d.reaction
             group by d.sender, d.day, d.room
         ),
-        -- Who is counted the first time in a room and on the server that day: looked at before the rows below are there.
-        fresh as materialized (
-            select c.day, c.room, c.sender,
+        -- Who is counted the first time that day, in the room and on the server: looked at before the rows below are there.
+        marked as materialized (
+            select c.sender, c.day, c.room, c.messages, c.edits, c.reactions, c.changes,
                    not exists (select from activity.users u where u.sender = c.sender and u.day = c.day and u.room = c.room) as in_room,
-                   not exists (select from activity.users u where u.sender = c.sender and u.day = c.day) as on_server
+                   not exists (select from activity.users u where u.sender = c.sender and u.day = c.day) as on_server,
+                   not exists (select from activity.rooms r where r.room = c.room and r.day = c.day) as new_room
             from counts c
-        ),
-        fresh_rooms as materialized (
-            select distinct c.day, c.room from counts c
-            where not exists (select from activity.rooms r where r.room = c.room and r.day = c.day)
         ),
         by_user as (
             insert into activity.users as u (sender, day, room, messages, edits, reactions, changes)
-            select c.sender, c.day, c.room, c.messages, c.edits, c.reactions, c.changes from counts c
-            order by c.sender, c.day, c.room
+            select m.sender, m.day, m.room, m.messages, m.edits, m.reactions, m.changes
+            from marked m
+            order by m.sender, m.day, m.room
             on conflict (sender, day, room) do update
             set messages = u.messages + excluded.messages, edits = u.edits + excluded.edits,
                 reactions = u.reactions + excluded.reactions, changes = u.changes + excluded.changes
         ),
         by_room as (
             insert into activity.rooms as r (room, day, messages, edits, reactions, changes, senders)
-            select c.room, c.day, sum(c.messages), sum(c.edits), sum(c.reactions), sum(c.changes),
-                   count(*) filter (where f.in_room)
-            from counts c
-            join fresh f on f.sender = c.sender and f.day = c.day and f.room = c.room
-            group by c.room, c.day
-            order by c.room, c.day
+            select m.room, m.day, sum(m.messages), sum(m.edits), sum(m.reactions), sum(m.changes), count(*) filter (where m.in_room)
+            from marked m
+            group by m.room, m.day
+            order by m.room, m.day
             on conflict (room, day) do update
             set messages = r.messages + excluded.messages, edits = r.edits + excluded.edits,
                 reactions = r.reactions + excluded.reactions, changes = r.changes + excluded.changes,
@@ -86,18 +82,17 @@ begin
         ),
         by_day as (
             insert into activity.days as d (day, messages, edits, reactions, changes, senders, rooms)
-            select c.day, sum(c.messages), sum(c.edits), sum(c.reactions), sum(c.changes),
-                   (select count(distinct f.sender) from fresh f where f.day = c.day and f.on_server),
-                   (select count(*) from fresh_rooms f where f.day = c.day)
-            from counts c
-            group by c.day
-            order by c.day
+            select m.day, sum(m.messages), sum(m.edits), sum(m.reactions), sum(m.changes),
+                   count(distinct m.sender) filter (where m.on_server), count(distinct m.room) filter (where m.new_room)
+            from marked m
+            group by m.day
+            order by m.day
             on conflict (day) do update
             set messages = d.messages + excluded.messages, edits = d.edits + excluded.edits,
                 reactions = d.reactions + excluded.reactions, changes = d.changes + excluded.changes,
                 senders = d.senders + excluded.senders, rooms = d.rooms + excluded.rooms
         )
-        select count(*) into counted from counts;
+        select count(*) into counted from marked;
         update eventlog.positions a
         set position = at.upto, moved_at = now()
         where a.component = 'activity' and a.shard = at.shard;

@@ -33,8 +33,9 @@ select r.room_id,
        case when s.valid_to < 9223372036854775807 then history.change_time(r.shard, s.valid_to, (
            select f.entry
            from roomserver.state f
-           where f.room = s.room and f.type = s.type and f.state_key = s.state_key and f.line = 0
-             and f.valid_from = s.valid_to)) end as ended_at,
+           where f.room = s.room and f.type = s.type and f.state_key = s.state_key and f.line = 0 and f.valid_to > s.valid_to
+           order by f.valid_to
+           limit 1)) end as ended_at,
        case when x.target is null then history.json_text(e.json, 'content')::jsonb
            else history.redacted_content(s.type, history.json_text(e.json, 'content')::jsonb, r.room_version) end as content,
        x.target is not null as redacted,

@@ -8,7 +8,9 @@ select r.room_id,
            select f.entry
            from roomserver.state f
            where f.room = s.room and f.type = 'm.room.member' and f.state_key = s.state_key and f.line = 0
-             and f.valid_from = s.valid_to)) end as ended_at,
+             and f.valid_to > s.valid_to
+           order by f.valid_to
+           limit 1)) end as ended_at,
        e.sender as changed_by,
        case when x.target is null then history.json_text(e.json, 'content', 'reason') end as reason,
        case when x.target is null then history.json_text(e.json, 'content', 'displayname') end as display_name,

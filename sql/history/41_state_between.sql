@@ -69,12 +69,15 @@ begin atomic
     ) c
     left join history.state_spans z on c.what = 'current' and z.room = c.room and z.line = 0 and z.until_place = c.place
         and z.until_place < 9223372036854775807
-        and coalesce((select false from history.state_spans n
-                      where n.room = z.room and n.line = 0 and n.type = z.type and n.state_key = z.state_key
-                        and n.place = z.until_place), true)
-    left join history.state_changes s on s.room = c.room and s.type = c.type and s.state_key = c.state_key and s.place = c.place
+        and coalesce((select n.place > z.until_place from history.state_spans n
+                      where n.room = z.room and n.type = z.type and n.state_key = z.state_key and n.line = 0
+                        and n.until_place > z.until_place
+                      order by n.until_place limit 1), true)
+    -- By the place alone, at which there is one change or a few: not by the key, which may have had thousands.
+    left join history.state_changes s on s.room = c.room and s.place = c.place and s.type is not distinct from c.type
+        and s.state_key is not distinct from c.state_key
     left join history.state_changes b on b.room = c.room and b.type = coalesce(c.type, z.type)
-        and b.state_key = coalesce(c.state_key, z.state_key) and b.until_place = c.place and b.place < c.place
+        and b.state_key = coalesce(c.state_key, z.state_key) and b.until_place = c.place
     where c.room = (select history.room_number(of_room)) and c.line = 0 and c.what in ('state', 'current')
       and c.place > (select history.span_start(of_room, since, until)) and c.place <= (select history.known_place(of_room, until))
       and (c.type is not null or z.type is not null);

@@ -173,7 +173,7 @@ begin
             join eventlog.events e on e.id = n.entry and e.kind = n.kind and e.kind in ('s', 'm')
                 and e.id >= (select b.low from bounds b) and e.id <= (select b.high from bounds b)
         ),
-        counts as materialized (
+        counts as (
             select d.sender, d.day, d.room,
                    count(*) filter (where not d.change and d.message and not d.edit) as messages,
                    count(*) filter (where not d.change and d.message and d.edit) as edits,
@@ -183,33 +183,29 @@ begin
             where d.change or d.message or d.reaction
             group by d.sender, d.day, d.room
         ),
-        -- Who is counted the first time in a room and on the server that day: looked at before the rows below are there.
-        fresh as materialized (
-            select c.day, c.room, c.sender,
+        -- Who is counted the first time that day, in the room and on the server: looked at before the rows below are there.
+        marked as materialized (
+            select c.sender, c.day, c.room, c.messages, c.edits, c.reactions, c.changes,
                    not exists (select from activity.users u where u.sender = c.sender and u.day = c.day and u.room = c.room) as in_room,
-                   not exists (select from activity.users u where u.sender = c.sender and u.day = c.day) as on_server
+                   not exists (select from activity.users u where u.sender = c.sender and u.day = c.day) as on_server,
+                   not exists (select from activity.rooms r where r.room = c.room and r.day = c.day) as new_room
             from counts c
-        ),
-        fresh_rooms as materialized (
-            select distinct c.day, c.room from counts c
-            where not exists (select from activity.rooms r where r.room = c.room and r.day = c.day)
         ),
         by_user as (
             insert into activity.users as u (sender, day, room, messages, edits, reactions, changes)
-            select c.sender, c.day, c.room, c.messages, c.edits, c.reactions, c.changes from counts c
-            order by c.sender, c.day, c.room
+            select m.sender, m.day, m.room, m.messages, m.edits, m.reactions, m.changes
+            from marked m
+            order by m.sender, m.day, m.room
             on conflict (sender, day, room) do update
             set messages = u.messages + excluded.messages, edits = u.edits + excluded.edits,
                 reactions = u.reactions + excluded.reactions, changes = u.changes + excluded.changes
         ),
         by_room as (
             insert into activity.rooms as r (room, day, messages, edits, reactions, changes, senders)
-            select c.room, c.day, sum(c.messages), sum(c.edits), sum(c.reactions), sum(c.changes),
-                   count(*) filter (where f.in_room)
-            from counts c
-            join fresh f on f.sender = c.sender and f.day = c.day and f.room = c.room
-            group by c.room, c.day
-            order by c.room, c.day
+            select m.room, m.day, sum(m.messages), sum(m.edits), sum(m.reactions), sum(m.changes), count(*) filter (where m.in_room)
+            from marked m
+            group by m.room, m.day
+            order by m.room, m.day
             on conflict (room, day) do update
             set messages = r.messages + excluded.messages, edits = r.edits + excluded.edits,
                 reactions = r.reactions + excluded.reactions, changes = r.changes + excluded.changes,
@@ -217,18 +213,17 @@ begin
         ),
         by_day as (
             insert into activity.days as d (day, messages, edits, reactions, changes, senders, rooms)
-            select c.day, sum(c.messages), sum(c.edits), sum(c.reactions), sum(c.changes),
-                   (select count(distinct f.sender) from fresh f where f.day = c.day and f.on_server),
-                   (select count(*) from fresh_rooms f where f.day = c.day)
-            from counts c
-            group by c.day
-            order by c.day
+            select m.day, sum(m.messages), sum(m.edits), sum(m.reactions), sum(m.changes),
+                   count(distinct m.sender) filter (where m.on_server), count(distinct m.room) filter (where m.new_room)
+            from marked m
+            group by m.day
+            order by m.day
             on conflict (day) do update
             set messages = d.messages + excluded.messages, edits = d.edits + excluded.edits,
                 reactions = d.reactions + excluded.reactions, changes = d.changes + excluded.changes,
                 senders = d.senders + excluded.senders, rooms = d.rooms + excluded.rooms
         )
-        select count(*) into counted from counts;
+        select count(*) into counted from marked;
         update eventlog.positions a
         set position = at.upto, moved_at = now()
         where a.component = 'activity' and a.shard = at.shard;
@@ -788,8 +783,9 @@ select r.room_id,
        case when s.valid_to < 9223372036854775807 then history.change_time(r.shard, s.valid_to, (
            select f.entry
            from roomserver.state f
-           where f.room = s.room and f.type = s.type and f.state_key = s.state_key and f.line = 0
-             and f.valid_from = s.valid_to)) end as ended_at,
+           where f.room = s.room and f.type = s.type and f.state_key = s.state_key and f.line = 0 and f.valid_to > s.valid_to
+           order by f.valid_to
+           limit 1)) end as ended_at,
        case when x.target is null then history.json_text(e.json, 'content')::jsonb
            else history.redacted_content(s.type, history.json_text(e.json, 'content')::jsonb, r.room_version) end as content,
        x.target is not null as redacted,
@@ -835,7 +831,9 @@ select r.room_id,
            select f.entry
            from roomserver.state f
            where f.room = s.room and f.type = 'm.room.member' and f.state_key = s.state_key and f.line = 0
-             and f.valid_from = s.valid_to)) end as ended_at,
+             and f.valid_to > s.valid_to
+           order by f.valid_to
+           limit 1)) end as ended_at,
        e.sender as changed_by,
        case when x.target is null then history.json_text(e.json, 'content', 'reason') end as reason,
        case when x.target is null then history.json_text(e.json, 'content', 'displayname') end as display_name,
@@ -987,12 +985,15 @@ begin atomic
     ) c
     left join history.state_spans z on c.what = 'current' and z.room = c.room and z.line = 0 and z.until_place = c.place
         and z.until_place < 9223372036854775807
-        and coalesce((select false from history.state_spans n
-                      where n.room = z.room and n.line = 0 and n.type = z.type and n.state_key = z.state_key
-                        and n.place = z.until_place), true)
-    left join history.state_changes s on s.room = c.room and s.type = c.type and s.state_key = c.state_key and s.place = c.place
+        and coalesce((select n.place > z.until_place from history.state_spans n
+                      where n.room = z.room and n.type = z.type and n.state_key = z.state_key and n.line = 0
+                        and n.until_place > z.until_place
+                      order by n.until_place limit 1), true)
+    -- By the place alone, at which there is one change or a few: not by the key, which may have had thousands.
+    left join history.state_changes s on s.room = c.room and s.place = c.place and s.type is not distinct from c.type
+        and s.state_key is not distinct from c.state_key
     left join history.state_changes b on b.room = c.room and b.type = coalesce(c.type, z.type)
-        and b.state_key = coalesce(c.state_key, z.state_key) and b.until_place = c.place and b.place < c.place
+        and b.state_key = coalesce(c.state_key, z.state_key) and b.until_place = c.place
     where c.room = (select history.room_number(of_room)) and c.line = 0 and c.what in ('state', 'current')
       and c.place > (select history.span_start(of_room, since, until)) and c.place <= (select history.known_place(of_room, until))
       and (c.type is not null or z.type is not null);
