@@ -61,11 +61,16 @@ where m.member is not null or k.type <> 'm.room.member'
 
 -- make_places --
 -- Where each room's first events are among all.
-alter table generated.rooms add column first bigint
+alter table generated.rooms add column first bigint, add column create_event text, add column join_event text,
+    add column levels_event text
 
 -- set_places --
 -- The number of each room's create event.
-update generated.rooms r set first = s.n from generated.setup s where s.room = r.room and s.type = 'm.room.create'
+update generated.rooms r
+set first = s.n, create_event = generated.event_id(s.n), join_event = generated.event_id(s.n + 1),
+    levels_event = generated.event_id(s.n + 2)
+from generated.setup s
+where s.room = r.room and s.type = 'm.room.create'
 
 -- count_setup --
 -- How many events the rooms begin with.
@@ -122,12 +127,13 @@ from said s
 -- A stretch of events, judged: of fifty in a slot there are thirty-odd messages, edits, reactions, replies in threads, a redaction, an
 -- encrypted message and two state changes.
 with numbered as (
-    select i, %(setup)s + 1 + i as n, i / %(slots)s as cycle, (i / %(slots)s) %% 50 as step, (i / %(slots)s) / 50 as block,
+    select %(setup)s + 1 + i as n, (i / %(slots)s) %% 50 as step, (i / %(slots)s) / 50 as block,
            i %% %(slots)s as slot
     from generate_series(%(from)s::bigint, %(to)s::bigint - 1) as i
 ),
 aimed as (
-    select x.n, x.cycle, x.step, x.block, r.room, r.room_id, r.members, r.first, generated.entry(x.n, %(began)s, %(step)s) as id,
+    select x.n, x.step, x.block, r.room, r.room_id, r.members, r.create_event, r.join_event, r.levels_event,
+           generated.entry(x.n, %(began)s, %(step)s) as id,
            case
                when x.step in (34, 35) then x.n - %(slots)s * x.step
                when x.step between 36 and 40 then x.n - %(slots)s * (x.step - 1)
@@ -139,7 +145,8 @@ aimed as (
     join generated.rooms r on r.room = l.room
 ),
 said as (
-    select a.n, a.id, generated.event_id(a.n) as event_id, a.room, a.room_id, a.step, a.block, a.cycle, a.first, a.target,
+    select a.n, a.id, generated.event_id(a.n) as event_id, a.room, a.room_id, a.step, a.block, a.target,
+           a.create_event, a.join_event, a.levels_event,
            case a.step when 46 then 'm.room.redaction' when 47 then 'm.room.encrypted' when 48 then 'm.room.member'
                when 49 then (array['m.room.power_levels', 'm.room.topic', 'm.room.name'])[a.block %% 3 + 1]
                else case when a.step between 36 and 40 then 'm.reaction' else 'm.room.message' end end as type,
@@ -177,10 +184,10 @@ logged as (
     insert into eventlog.events (id, kind, shard, local, seq, event_id, room_id, type, state_key, sender, json)
     select s.id, (case when s.state_key is null then 'm' else 's' end)::"char", 0, true, s.n, s.event_id, s.room_id, s.type, s.state_key,
            s.sender,
-           '{"auth_events":["' || generated.event_id(s.first) || '","'
-           || generated.event_id(case when s.step = 49 and s.block > 2 and s.block %% 3 = 0 then s.n - 150 * %(slots)s
-                                 else s.first + 2 end)
-           || '","' || generated.event_id(s.first + 1) || '"],"content":' || s.content || ',"depth":' || s.n
+           '{"auth_events":["' || s.create_event || '","'
+           || case when s.step = 49 and s.block > 2 and s.block %% 3 = 0 then generated.event_id(s.n - 150 * %(slots)s)
+               else s.levels_event end
+           || '","' || s.join_event || '"],"content":' || s.content || ',"depth":' || s.n
            || ',"hashes":{"sha256":"' || substr(s.event_id, 2) || '"},"origin_server_ts":' || (s.id >> 20)
            || ',"prev_events":["' || generated.event_id(s.n - 1) || '"],"room_id":"' || s.room_id || '","sender":"' || s.sender
            || '","signatures":{"test.example":{"ed25519:a_test":"' || repeat(substr(s.event_id, 2), 2) || '"}}'

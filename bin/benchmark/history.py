@@ -35,16 +35,16 @@ class Asked:
 ASKED: Final[Mapping[str, Asked]] = {
     "rooms": Asked("rooms", "select * from history.rooms order by room desc limit 100", 110),
     "messages": Asked(
-        "messages of the largest room", "select * from history.messages_of(%(room)s) order by place desc limit 100", 170
+        "messages of the largest room", "select * from history.messages_of(%(room)s) order by place desc limit 100", 200
     ),
     "messages-small": Asked(
-        "messages of a small room", "select * from history.messages_of(%(small)s) order by place desc limit 100", 170
+        "messages of a small room", "select * from history.messages_of(%(small)s) order by place desc limit 100", 200
     ),
     "messages-since": Asked(
         "messages of the largest room since a moment",
         "select * from history.messages_of(%(room)s)"
         " where place > (select history.place_at(%(room)s, now() - interval '100 days')) order by place limit 100",
-        170,
+        200,
     ),
     "edits": Asked("edits", "select * from history.edits_of(%(room)s) order by place desc limit 100", 110),
     "reactions": Asked("reactions", "select * from history.reactions_of(%(room)s) order by place desc limit 100", 110),
@@ -71,18 +71,18 @@ ASKED: Final[Mapping[str, Asked]] = {
     "state-at": Asked(
         "state of the largest room at a moment",
         "select * from history.state_at(%(room)s, now() - interval '100 days') limit 100",
-        5000,
+        300,
     ),
     "state-at-key": Asked(
         "one piece of its state at a moment",
         "select * from history.state_at(%(room)s, now() - interval '100 days') where type = 'm.room.topic' and state_key = ''",
-        500,
+        1200,
     ),
     "state-between": Asked(
         "state between two moments",
         "select * from history.state_between(%(room)s, now() - interval '100 days', now() - interval '50 days')"
         " order by place limit 100",
-        700,
+        300,
     ),
     "who-could-see": Asked("who could see an event", "select * from history.who_could_see(%(event)s) limit 100", 110),
     "why-state": Asked(

@@ -32,10 +32,12 @@ select r.room_id,
            join eventlog.events e on e.id = s.entry and e.kind = 's'
            where s.room = r.nid and s.line = 0 and s.type = 'm.room.history_visibility' and s.state_key = ''
              and s.valid_to = 9223372036854775807), 'shared') as history_visibility,
-       exists (
-           select from roomserver.state s
+       -- Not exists (…): the planner would rather read all that is encrypted once.
+       coalesce((
+           select true
+           from roomserver.state s
            where s.room = r.nid and s.line = 0 and s.type = 'm.room.encryption' and s.state_key = ''
-             and s.valid_to = 9223372036854775807) as encrypted,
+             and s.valid_to = 9223372036854775807), false) as encrypted,
        (select e.sender
         from roomserver.state s
         join eventlog.events e on e.id = s.entry and e.kind = 's'

@@ -60,12 +60,11 @@ comment on function history.threads_of(text) is 'The threads of one room: order 
 
 create view history.thread_replies as
 select l.target as event_id,
-       r.room_id,
+       (select r.room_id from roomserver.rooms r where r.nid = l.room) as room_id,
        l.event_id as reply,
        l.timeline as place,
        l.room
 from roomserver.relations l
-join roomserver.rooms r on r.nid = l.room
 where l.rel_type = 'm.thread';
 comment on view history.thread_replies is 'Which messages are in which thread, also redacted ones: history.replies_in(event_id) gives their words.';
 comment on column history.thread_replies.event_id is 'The message that began the thread.';

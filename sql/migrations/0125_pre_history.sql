@@ -462,10 +462,12 @@ select r.room_id,
            join eventlog.events e on e.id = s.entry and e.kind = 's'
            where s.room = r.nid and s.line = 0 and s.type = 'm.room.history_visibility' and s.state_key = ''
              and s.valid_to = 9223372036854775807), 'shared') as history_visibility,
-       exists (
-           select from roomserver.state s
+       -- Not exists (…): the planner would rather read all that is encrypted once.
+       coalesce((
+           select true
+           from roomserver.state s
            where s.room = r.nid and s.line = 0 and s.type = 'm.room.encryption' and s.state_key = ''
-             and s.valid_to = 9223372036854775807) as encrypted,
+             and s.valid_to = 9223372036854775807), false) as encrypted,
        (select e.sender
         from roomserver.state s
         join eventlog.events e on e.id = s.entry and e.kind = 's'
@@ -723,12 +725,11 @@ comment on function history.threads_of(text) is 'The threads of one room: order 
 
 create or replace view history.thread_replies as
 select l.target as event_id,
-       r.room_id,
+       (select r.room_id from roomserver.rooms r where r.nid = l.room) as room_id,
        l.event_id as reply,
        l.timeline as place,
        l.room
 from roomserver.relations l
-join roomserver.rooms r on r.nid = l.room
 where l.rel_type = 'm.thread';
 comment on view history.thread_replies is 'Which messages are in which thread, also redacted ones: history.replies_in(event_id) gives their words.';
 comment on column history.thread_replies.event_id is 'The message that began the thread.';

@@ -22,14 +22,152 @@ pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 EVENTS: Final = 20_000
 TIMES: Final = 500
 
-# As on a log of ten million: the number of rows is the table's pages times the rows on one.
+# As on a log of ten million: the number of rows is the table's pages times the rows on one. Rooms, members and their state stay as
+# few as they are: a room has more of everything then. No table is larger than what ANALYZE looks at, so statistics do not vary.
 PRETEND = """
 update pg_class set reltuples = reltuples * %s
-where relnamespace::regnamespace::text in ('eventlog', 'roomserver', 'activity') and relkind in ('r', 'i') and reltuples > 0
+where relnamespace::regnamespace::text in ('eventlog', 'roomserver') and relkind in ('r', 'i') and reltuples > 0
+  and relname ~ '^(events_m|outputs_m|event_keys|relations|redactions)'
 """
 
-PLANS: Final[dict[str, list[str]]] = {}
-"""Which index reads what, by question; partitions go by their parent's name."""
+PLANS: Final[dict[str, list[str]]] = {
+    "rooms": [
+        "events_s_pkey",
+        "heads_pkey",
+        "redactions_pkey",
+        "rooms_pkey",
+        "state_of_key",
+    ],
+    "messages": [
+        "events_m_pkey",
+        "latest_edit()",
+        "outputs_m_room_timeline_idx",
+        "redactions_pkey",
+        "relations_pkey",
+        "rooms_pkey",
+    ],
+    "messages-small": [
+        "events_m_pkey",
+        "latest_edit()",
+        "outputs_m_room_timeline_idx",
+        "redaction_of()",
+        "redactions_pkey",
+        "relations_pkey",
+        "rooms_pkey",
+    ],
+    "messages-since": [
+        "events_m_pkey",
+        "latest_edit()",
+        "outputs_m_room_timeline_idx",
+        "redactions_pkey",
+        "relations_pkey",
+        "rooms_pkey",
+    ],
+    "edits": [
+        "event_keys_pkey",
+        "events_m_pkey",
+        "outputs_m_pkey",
+        "redactions_pkey",
+        "relations_room",
+        "rooms_pkey",
+    ],
+    "reactions": [
+        "events_m_pkey",
+        "redactions_pkey",
+        "relations_room",
+        "rooms_pkey",
+    ],
+    "threads": [
+        "event_keys_pkey",
+        "events_m_pkey",
+        "latest_edit()",
+        "outputs_m_pkey",
+        "outputs_s_pkey",
+        "redactions_pkey",
+        "relations_pkey",
+        "rooms_pkey",
+        "threads_begun",
+    ],
+    "thread": [
+        "events_m_pkey",
+        "latest_edit()",
+        "outputs_m_room_timeline_idx",
+        "redactions_pkey",
+        "relations_pkey",
+        "rooms_pkey",
+    ],
+    "memberships": [
+        "events_s_pkey",
+        "redactions_pkey",
+        "rooms_pkey",
+        "state_changes",
+    ],
+    "memberships-user": [
+        "events_s_pkey",
+        "memberships_pkey",
+        "redactions_pkey",
+        "rooms_pkey",
+        "state_of_key",
+    ],
+    "state-changes": [
+        "events_s_pkey",
+        "redactions_pkey",
+        "rooms_pkey",
+        "state_changes",
+        "state_of_key",
+    ],
+    "power-levels": [
+        "events_s_pkey",
+        "redactions_pkey",
+        "rooms_pkey",
+        "state_of_key",
+    ],
+    "state-at": [
+        "events_s_pkey",
+        "redactions_pkey",
+        "rooms_pkey",
+        "state_until",
+    ],
+    "state-at-key": [
+        "events_s_pkey",
+        "redactions_pkey",
+        "rooms_pkey",
+        "state_until",
+    ],
+    "state-between": [
+        "events_s_pkey",
+        "redactions_pkey",
+        "resolutions_pkey",
+        "rooms_pkey",
+        "state_changes",
+        "state_of_key",
+        "state_until",
+    ],
+    "who-could-see": [
+        "memberships_room",
+        "rooms_pkey",
+        "sight_by()",
+        "sight_of()",
+    ],
+    "why-state": [
+        "why_state()",
+    ],
+    "receipts": [
+        "receipts_position",
+        "rooms_pkey",
+    ],
+    "activity": [
+        "activity_of()",
+    ],
+    "activity-user": [
+        "rooms_pkey",
+        "users_pkey",
+    ],
+    "activity-server": [
+        "days_pkey",
+    ],
+}
+"""Which indexes read each page; partitions go by their parent's name."""
 
 PARTITION = re.compile(r"_(\d{8}|default)")
 
@@ -47,6 +185,8 @@ def log(module_database: str) -> Iterator[tuple[psycopg.Connection[Any], dict[st
     with psycopg.connect(module_database, autocommit=True) as connection:
         about = subjects(connection)
         connection.execute("set role walden_history")
+        # Tables of a few pages, which would rather be read from end to end, stand for large ones.
+        connection.execute("set enable_seqscan = off")
         yield connection, about
 
 
@@ -64,15 +204,16 @@ def explained(connection: psycopg.Connection[Any], asked: Asked, about: dict[str
 
 
 def reading(steps: list[dict[str, Any]]) -> list[str]:
-    """What is read how, partitions taken together; what is empty is read either way."""
+    """The indexes and functions that are read, partitions taken together, and tables that are read from end to end."""
     found = set()
     for node in steps:
-        if "Relation Name" in node and (node["Node Type"] != "Seq Scan" or node["Actual Rows"]):
-            relation = PARTITION.sub("", node["Relation Name"])
-            index = PARTITION.sub("", node.get("Index Name", ""))
-            found.add(" ".join(filter(None, (node["Node Type"].replace(" Backward", ""), relation, index))))
+        if "Index Name" in node:
+            found.add(PARTITION.sub("", node["Index Name"]))
         elif "Function Name" in node:
-            found.add(f"{node['Node Type']} {node['Function Name']}")
+            found.add(f"{node['Function Name']}()")
+        # What is empty is read either way.
+        elif node["Node Type"] == "Seq Scan" and node["Actual Rows"]:
+            found.add(f"all of {PARTITION.sub('', node['Relation Name'])}")
     return sorted(found)
 
 
@@ -82,6 +223,7 @@ def test_a_page_is_read_by_the_same_indexes_whatever_the_log_holds(
 ) -> None:
     steps = explained(log[0], ASKED[name], log[1])
     assert reading(steps) == PLANS[name]
-    touched = max(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) for node in steps)
+    touched = max(
+        node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) for node in steps
+    )
     assert touched <= ASKED[name].touches
-    assert not any("Seq Scan" in step for step in reading(steps))
