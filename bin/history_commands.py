@@ -24,7 +24,14 @@ def history_sql(arguments: tuple[str, ...]) -> None:
 
 @click.command()
 @click.argument("statement")
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    show_default=True,
+    help="How the rows are printed.",
+)
 @click.option(
     "--limit", "rows", type=click.IntRange(1, 1_000_000), default=1_000, show_default=True, help="Rows at most."
 )
