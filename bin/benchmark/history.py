@@ -1,7 +1,7 @@
 """Pages of history in SQL, on a log that holds as many events as a server has after a year: made by SQL, in a cluster of its own.
 
-The cluster has no slots, and so nothing decodes what is made in it. Each page is asked as a person would ask it, as the role that may
-read the history, over one session; the first time in a new session is reported beside it.
+The cluster has no slots, and so nothing decodes what is made in it. Each page is asked as a person would ask it, as the role
+that may read the history, over one session; the first time in a new session is reported beside it.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The plans of the history schema, pinned: a page of a hundred is read by these indexes and touches as many rows as it has to.
 
-The planner is told that there are ten million events: a small log is generated, and the counts of its tables are multiplied, so that
-it chooses as it would on the large one (bin/bench --rows history measures that).
+The planner is told that there are ten million events: a small log is generated, and the counts of its tables are multiplied,
+so that it chooses as it would on the large one (bin/bench --rows history measures that).
 """
 
 from __future__ import annotations
