@@ -38,6 +38,11 @@ where r.rolname = current_user
 -- Settings of this session, and whose it is.
 select name, setting, current_user::text from pg_catalog.pg_settings where name = any(%(names)s)
 
+-- place --
+-- Which database of which cluster this is.
+select (select system_identifier from pg_catalog.pg_control_system()) as cluster, oid::bigint as database
+from pg_catalog.pg_database where datname = current_database()
+
 -- anything --
 -- Answers.
 select 1

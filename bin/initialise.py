@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 
 from bin.logins import GROUPS, Login, make_logins, missing_logins, statements, wanted_logins
 from bin.places import data_folder
+from bin.pooling import ELSEWHERE, leads_elsewhere
 from eventlog import history
 from eventlog.configuration import Settings
 from eventlog.history import Restored, Standing
@@ -89,6 +90,8 @@ async def initialise(settings: Settings, say: Callable[[str], None]) -> None:
         if finding.refused:
             raise Restored(finding)
         await bring_up_to_date(settings, connection, facts, say, [])
+    if settings.pooler and await leads_elsewhere(settings):
+        raise InitialiseError(f"{ELSEWHERE}; correct one of them, also where the environment sets it")
     for sentence in await provision(settings.dsn(direct=True), settings.dsn("replication"), identity):
         say(sentence)
 
@@ -201,5 +204,5 @@ def _explain(settings: Settings, facts: dict[str, Any], missing: list[Login]) ->
     text = "\n".join(statements(settings.server.data_dir, facts["database"], facts["login"], missing, guests(settings)))
     raise InitialiseError(
         f"the login {facts['login']} may not do all that is needed. Have an administrator run this in database "
-        f"{facts['database']}, then run `walden init` again:\n\n{text}\n"
+        f"{facts['database']}, then run the same again:\n\n{text}\n"
     )

@@ -17,10 +17,13 @@ from eventlog.queries import Queries
 QUERIES = Queries("bin", "doctor.sql")
 POOLED: Final[tuple[Role, ...]] = ("writer", "reader")
 ANSWER_SECONDS = 5.0
+ELSEWHERE: Final = "database.dsn and database.direct_dsn lead to two databases: what one is told, the other never hears"
 
 
 async def check_pooler(settings: Settings) -> list[Finding]:
     """The findings about the way through the pooler."""
+    if settings.pooler and await leads_elsewhere(settings):
+        return [error("pooler", ELSEWHERE, "correct one of them, also where the environment sets it")]
     found = []
     for role in POOLED if settings.pooler else ():
         try:
@@ -29,6 +32,19 @@ async def check_pooler(settings: Settings) -> list[Finding]:
             text = f"the login for {role} does not get through: {str(problem).strip()}"
             found.append(error("pooler", text, "let the pooler know the login (PgBouncer: auth_query or auth_file)"))
     return found
+
+
+async def leads_elsewhere(settings: Settings) -> bool:
+    """Whether the way through the pooler leads to another database than the one past it; no, if it leads nowhere now."""
+    kind: dict[str, Any] = {"autocommit": True, "connect_timeout": settings.database.connect_timeout}
+    places = set()
+    for dsn in (settings.dsn("writer", direct=True), component_dsn(settings, "writer")):
+        try:
+            async with await AsyncConnection.connect(dsn, **kind, prepare_threshold=None) as connection:
+                places.add(await (await connection.execute(QUERIES["place"])).fetchone())
+        except psycopg.Error:
+            return False
+    return len(places) > 1
 
 
 async def _session(settings: Settings, role: Role) -> list[Finding]:

@@ -175,6 +175,19 @@ def test_a_login_of_the_administrators_own_is_let_in(cluster: Cluster, tmp_path:
     _check_closed(cluster, str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]))
 
 
+def test_two_ways_to_two_databases_are_refused(cluster: Cluster, tmp_path: Path) -> None:
+    direct, other = (_database(cluster, "admin", "superuser", owned=False) for _ in range(2))
+    settings = _settings(tmp_path, direct, WALDEN_DATABASE_DIRECT_DSN=direct)
+    _run(settings)
+    login = str(psycopg.conninfo.conninfo_to_dict(settings.dsn("writer"))["user"])
+    there = str(psycopg.conninfo.conninfo_to_dict(other)["dbname"])
+    cluster.execute(f'grant connect on database {there} to "{login}"')
+    wrong = _settings(tmp_path, other, WALDEN_DATABASE_DIRECT_DSN=direct)
+    with pytest.raises(InitialiseError, match="two databases"):
+        _run(wrong)
+    assert any("two databases" in one.text for one in examine(wrong) if one.level == "error")
+
+
 def test_the_database_of_another_server_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     dsn = _database(cluster, "admin", "superuser", owned=False)
     _run(_settings(tmp_path / "one", dsn, WALDEN_SERVER_NAME="one.example"))
