@@ -19,7 +19,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -29,6 +28,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import psycopg
+from installations import free_port
 
 USER: Final = "postgres"
 PASSWORD: Final = "walden-tests-only"
@@ -118,7 +118,7 @@ class Cluster:
         self.root = Path(tempfile.mkdtemp(prefix=f"walden-pg{version}-", dir=_roomy_memory()))
         self.data = self.root / "data"
         self.log = self.root / "log"
-        self.port = _free_port() if tcp else 5432
+        self.port = free_port() if tcp else 5432
         self.tcp = tcp
         self.process: subprocess.Popen[bytes] | None = None
         self.watcher: subprocess.Popen[bytes] | None = None
@@ -269,9 +269,3 @@ def _lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

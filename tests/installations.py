@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -154,7 +155,10 @@ class Installation:
 
 
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A TCP port that was free a moment ago, and that the kernel gives to no outgoing connection in the meantime."""
+    # Not of `random`: its seed is the same in every process of a run.
+    chance = random.SystemRandom()
+    while True:
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", chance.randrange(11_000, 32_000)))
+            return int(listener.getsockname()[1])

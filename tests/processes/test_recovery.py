@@ -65,6 +65,7 @@ class Listener:
     nio: NioPerson
     tokens: list[str] = field(default_factory=list)
     """Every token that it was given, one after the other."""
+    _latest: SyncResponse | None = None
 
     async def begin(self, url: str, rooms: list[str]) -> None:
         good(await self.nio.client.register(self.nio.client.user, "a fine password"))
@@ -74,7 +75,9 @@ class Listener:
         self.nio.listen(WIDE)
 
     async def _answer(self, response: SyncResponse) -> None:
-        self.tokens.append(response.next_batch)
+        if response is not self._latest:  # nio calls twice
+            self._latest = response
+            self.tokens.append(response.next_batch)
 
     def epochs(self) -> list[str]:
         """The epochs of its tokens, each once, in order."""
