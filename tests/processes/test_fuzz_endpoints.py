@@ -246,6 +246,7 @@ async def _converse(server: WholeServer) -> None:
 def check(answer: httpx.Response, asked: Any) -> None:
     """Success, or an error of the specification's form."""
     assert answer.status_code < 500, (answer.status_code, answer.text, asked)
+    assert answer.headers["access-control-allow-origin"] == "*", asked
     assert answer.headers["content-type"] == "application/json", asked
     body = answer.json()
     if answer.status_code == 401 and isinstance(body, dict) and "flows" in body:
