@@ -234,32 +234,6 @@ class Scene:
             },
             ("PUT", V3 + "/pushrules/global/{kind}/{rule_id}/enabled"): {"enabled": True},
             ("PUT", V3 + "/pushrules/global/{kind}/{rule_id}/actions"): {"actions": ["notify"]},
-            ("POST", V3 + "/search"): {
-                "search_categories": {
-                    "room_events": {
-                        "search_term": "hello there",
-                        "keys": ["content.body", "content.name"],
-                        "order_by": "recent",
-                        "include_state": True,
-                        "filter": {"rooms": [self.room_id], "limit": 5},
-                        "event_context": {"before_limit": 2, "after_limit": 2, "include_profile": True},
-                        "groupings": {"group_by": [{"key": "room_id"}, {"key": "sender"}]},
-                    }
-                }
-            },
-            ("POST", V3 + "/user_directory/search"): {"search_term": "other", "limit": 3},
-            ("PUT", V3 + "/presence/{user_id}/status"): {"presence": "unavailable", "status_msg": "away"},
-            ("POST", V3 + "/pushers/set"): {
-                "kind": "http",
-                "app_id": "org.example.app",
-                "pushkey": "a-key",
-                "app_display_name": "An App",
-                "device_display_name": "phone",
-                "profile_tag": "x",
-                "lang": "en",
-                "append": False,
-                "data": {"url": "https://push.example/_matrix/push/v1/notify", "format": "event_id_only"},
-            },
             ("POST", "/_synapse/admin/v1/send_server_notice"): {"user_id": self.other_id, "content": MESSAGE},
             ("PUT", "/_synapse/admin/v1/send_server_notice/{txn_id}"): {"user_id": self.other_id, "content": MESSAGE},
             ("POST", "/_synapse/admin/v1/register"): {
@@ -288,11 +262,10 @@ QUERIES: dict[str, dict[str, str]] = {
         "recurse": "true",
         "from": "",
     },
-    V1 + "/rooms/{room_id}/threads": {"include": "participated", "limit": "3", "from": ""},
-    V1 + "/rooms/{room_id}/hierarchy": {"limit": "3", "max_depth": "2", "suggested_only": "true", "from": "x"},
+    V1 + "/rooms/{room_id}/threads": {"include": "participated", "limit": "3"},
+    V1 + "/rooms/{room_id}/hierarchy": {"limit": "3", "max_depth": "2", "suggested_only": "true"},
     V1 + "/room_summary/{room_id_or_alias}": {"via": "b.example"},
-    V1 + "/mutual_rooms": {"user_id": "@other:b.example", "from": "x"},
-    V3 + "/notifications": {"limit": "3", "only": "highlight", "from": "1"},
+    V1 + "/mutual_rooms": {"user_id": "@other:b.example"},
     V3 + "/events": {"timeout": "0", "from": "t0"},
     V3 + "/initialSync": {"limit": "3", "archived": "true"},
 }
