@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["HOPS", "MAIN", "relation_of", "thread_of"]
+__all__ = ["HOPS", "MAIN", "THREAD", "relation_of", "thread_of"]
 
 MAIN: Final = "main"
 """What stands for the thread of events that are in none."""
+
+THREAD: Final = "m.thread"
 
 HOPS: Final = 3
 """Relations followed to find an event's thread: "a maximum of 3 hops is recommended"."""
@@ -36,7 +38,7 @@ def thread_of(content: Any, find: Callable[[str], Any]) -> str | None:
         if relation is None:
             return MAIN
         kind, target = relation
-        if kind == "m.thread":
+        if kind == THREAD:
             return target
         if hop == HOPS:
             return MAIN

@@ -11,13 +11,16 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
+import orjson
 from falcon.asgi import Request, Response
 
 from eventlog.pools import Pool
 from eventlog.queries import Queries
+from eventlog.safe_text import safe
 from eventlog.sessions import Session
 from matrix.errors import bad_json, invalid_param, missing_param
 from matrix.identifiers import fits, is_event_id
+from matrix.relations import HOPS, THREAD, relation_of, thread_of
 from writer.log_writer import LogWriter
 from writer.requests import Body, check_own, check_room_id, integer, read_body, session_of, text
 from writer.rooms_of_user import check_joined
@@ -75,6 +78,8 @@ class Receipts:
         if receipt_type == FULLY_READ:
             await self._mark(session, room_id, event_id)
         else:
+            if thread_id:
+                await self._check_thread(room_id, event_id, thread_id)
             await self._receipt(session, room_id, receipt_type, event_id, thread_id)
         resp.media = {}
 
@@ -102,6 +107,26 @@ class Receipts:
             "ts": int(time.time() * 1000),
         }
         await self._log.append_entry(type="m.receipt", user_id=session.user_id, content=content, room_id=room_id)
+
+    async def _check_thread(self, room_id: str, event_id: str, thread_id: str) -> None:
+        """M_INVALID_PARAM if an event is not in a thread; its root is in the thread and in the main timeline."""
+        contents: dict[str, Any] = {}
+        wanted = event_id
+        async with self._pool.connection() as connection:
+            for _ in range(HOPS + 1):
+                key = {"event_id": safe(wanted), "room_id": room_id}
+                row = await (await connection.execute(SQL["document"], key)).fetchone()
+                if row is None:
+                    break
+                contents[wanted] = orjson.loads(row[0])["content"]
+                relation = relation_of(contents[wanted])
+                if relation is None or relation[0] == THREAD:
+                    break
+                wanted = relation[1]
+        if event_id not in contents or event_id == thread_id:
+            return  # Of what is not there, the room server says so.
+        if thread_of(contents[event_id], lambda above: contents.get(above, {})) != thread_id:
+            raise invalid_param("The event is not in this thread.")
 
     async def _mark(self, session: Session, room_id: str, event_id: str) -> None:
         async with self._pool.connection() as connection:

@@ -74,7 +74,7 @@ class Answers:
             # Whoever is new to a room, or here, is told of everybody.
             upto = told_upto if told_upto is not None and not _has_joined(user, told_upto) else None
             presences = await read(self._pool, partial(read_presences, user.user_id, upto, plan.now))
-        present = render_presences(presences, shape.filter.presence)
+        present = render_presences(presences, shape.filter.presence, user.ignored)
         for recent in plan.recent:
             if recent.told:
                 session.told(recent.nid, recent.told)
@@ -99,7 +99,8 @@ class Answers:
             return []
         if since is None or any(map(lt, since, user.heard_since)) or _has_joined(user, since):
             return None
-        return [one for one in user.presences.values() if since[one.shard] < one.position <= plan.now[one.shard]]
+        changed = user.presences.values()
+        return [one for one in changed if since[one.shard] < one.position <= plan.now[one.shard]]
 
     async def _plan(
         self, user: User, session: Session, request: SyncRequest, place: Place, known: bool, full: bool

@@ -91,10 +91,12 @@ def _presence(row: tuple[Any, ...]) -> Presence:
     return Presence(user_id, presence, None if status is None else unsafe(status), *rest)
 
 
-def render_presences(presences: Iterable[Presence], wanted: EventFilter) -> list[bytes]:
-    """The events that a filter lets through."""
+def render_presences(presences: Iterable[Presence], wanted: EventFilter, ignored: frozenset[str]) -> list[bytes]:
+    """The events that a filter lets through, of nobody who is ignored."""
     if wanted.takes_nothing:
         return []
     now = int(time.time() * 1000)
-    events = [one.event(now) for one in presences if wanted.matches("m.presence", one.user_id)]
+    events = [
+        one.event(now) for one in presences if one.user_id not in ignored and wanted.matches("m.presence", one.user_id)
+    ]
     return events if wanted.limit is None else events[: wanted.limit]

@@ -35,6 +35,26 @@ async def test_a_receipt_is_kept_by_type_and_thread(api: Api, writers_database: 
     }
 
 
+async def test_a_threaded_receipt_is_for_an_event_of_the_thread(api: Api, writers_database: str) -> None:
+    alice, bob, room_id, root = await _room(api)
+
+    async def reply(kind: str, target: str) -> str:
+        content = {"msgtype": "m.text", "body": "x", "m.relates_to": {"rel_type": kind, "event_id": target}}
+        sent = await alice.put(f"rooms/{room_id}/send/m.room.message/{kind}{target[:9]}", content)
+        event_id: str = sent.ok()["event_id"]
+        return event_id
+
+    inside = await reply("m.thread", root)
+    about = await reply("m.reference", inside)
+    outside = await alice.send(room_id)
+    path = f"rooms/{room_id}/receipt/m.read"
+    for event_id, thread_id in ((root, root), (inside, root), (about, root), (root, "main"), (outside, "main")):
+        assert (await bob.post(f"{path}/{part(event_id)}", {"thread_id": thread_id})).ok() == {}
+    for event_id, thread_id in ((outside, root), (inside, "main"), (about, "main"), (root, "$nothing")):
+        answer = await bob.post(f"{path}/{part(event_id)}", {"thread_id": thread_id})
+        assert answer.refusal == (400, "M_INVALID_PARAM")
+
+
 async def test_an_older_receipt_does_not_take_a_later_ones_place(api: Api, writers_database: str) -> None:
     alice, bob, room_id, older = await _room(api)
     later = await alice.send(room_id)

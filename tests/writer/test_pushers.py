@@ -89,3 +89,29 @@ async def test_what_is_no_pusher_is_refused(api: Api, body: Any, refusal: tuple[
     alice = await api.register()
     assert (await alice.post("pushers/set", body)).refusal == refusal
     assert await listed(alice) == []
+
+
+async def test_a_changed_password_takes_the_pushers_of_other_devices_and_deactivation_all(api: Api) -> None:
+    alice = await api.register()
+    phone = await api.login(alice)
+    (await phone.post("pushers/set", pusher(pushkey="phone"))).ok()
+    (await alice.post("pushers/set", pusher(pushkey="desk"))).ok()
+    identifier = {"type": "m.id.user", "user": alice.user_id}
+
+    async def authenticated(path: str, body: dict[str, Any], password: str) -> None:
+        asked = await alice.post(path, body)
+        assert asked.status == 401
+        auth = {
+            "type": "m.login.password",
+            "identifier": identifier,
+            "password": password,
+            "session": asked.body["session"],
+        }
+        (await alice.post(path, {**body, "auth": auth})).ok()
+
+    await authenticated("account/password", {"new_password": "another fine password"}, alice.password)
+    assert [one["pushkey"] for one in await listed(alice)] == ["desk"]
+    await authenticated("account/deactivate", {}, "another fine password")
+    async with api.process.pool.connection() as connection:
+        cursor = await connection.execute("select count(*) from writer.pushers where user_id = %s", [alice.user_id])
+        assert await cursor.fetchone() == (0,)
