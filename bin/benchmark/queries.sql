@@ -6,10 +6,6 @@ create database benchmark template template0 encoding 'UTF8' locale 'C'
 -- Brings every dirty page to disk, so that sizes are comparable.
 checkpoint
 
--- database_size --
--- The bytes of the whole database on disk.
-select pg_database_size(current_database())
-
 -- wal_position --
 -- The bytes of WAL written since the cluster began.
 select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')

@@ -1,7 +1,9 @@
 """Bytes per message and per state change: the growth of the database on disk, and the WAL written.
 
 A checkpoint before and after makes sizes comparable; the WAL so includes the first full image of every page touched, for both
-servers alike. Growth of single tables goes into the JSON file, and the state tables' part of it into a figure of its own.
+servers alike. What a server removes meanwhile belongs to what was measured before, so a table that shrank counts as one that did not
+grow: Synapse adds a row a member to its push actions with a message, and takes them away later. Growth of single tables goes into the
+JSON file, and the state tables' part of it into a figure of its own.
 """
 
 import asyncio
@@ -20,9 +22,8 @@ SENDERS = 4
 
 @dataclass(frozen=True, slots=True)
 class Stock:
-    """The database at one moment, in bytes."""
+    """The database at one moment, in bytes, tables with their indexes and TOAST."""
 
-    size: float
     wal: float
     tables: dict[str, int]
 
@@ -31,9 +32,8 @@ async def stock(database: Database) -> Stock:
     await asyncio.sleep(SETTLE_SECONDS)
     wal = await database.number("wal_position")
     await database.ask("checkpoint")
-    size = await database.number("database_size")
     tables = {str(name): int(size) for name, size in await database.ask("table_sizes")}
-    return Stock(size, wal, tables)
+    return Stock(wal, tables)
 
 
 class Bytes(Row):
@@ -95,9 +95,9 @@ class Bytes(Row):
         )
         return Sample(
             {
-                f"{self.name}-message": (between.size - before.size) / self.messages,
+                f"{self.name}-message": sum(growth["message"].values()),
                 f"{self.name}-wal-message": (between.wal - before_wal) / self.messages,
-                f"{self.name}-state": (after.size - between.size) / self.states,
+                f"{self.name}-state": sum(growth["state"].values()),
                 f"{self.name}-state-tables": state_tables if self.server.state_tables else None,
                 f"{self.name}-wal-state": (after.wal - between_wal) / self.states,
             },
@@ -134,6 +134,6 @@ class BytesLarge(Bytes):
 
 
 def growth_of(before: Stock, after: Stock, count: int) -> dict[str, float]:
-    """Bytes per event by table, the largest first, tables that did not grow left out."""
+    """Bytes per event by table, the largest first, without tables that did not grow."""
     grown = {name: (size - before.tables.get(name, 0)) / count for name, size in after.tables.items()}
     return dict(sorted(((n, g) for n, g in grown.items() if g > 0), key=lambda item: -item[1]))
