@@ -1,9 +1,9 @@
 """Bytes per message and per state change: the growth of the database on disk, and the WAL written.
 
 A checkpoint before and after makes sizes comparable; the WAL so includes the first full image of every page touched, for both
-servers alike. What a server removes meanwhile belongs to what was measured before, so a table that shrank counts as one that did not
-grow: Synapse adds a row a member to its push actions with a message, and takes them away later. Growth of single tables goes into the
-JSON file, and the state tables' part of it into a figure of its own.
+servers alike. What a server removes meanwhile belongs to what was measured before, so a table that shrank counts as one that did
+not grow: Synapse adds a row a member to its push actions with a message, and takes them away later. Growth of single tables goes
+into the JSON file, and the state tables' part of it into a figure of its own.
 """
 
 import asyncio

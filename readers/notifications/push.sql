@@ -71,6 +71,12 @@ where pusher = %(pusher)s and sent_at is null
 select notifications.reject_v1(%(app_id)s, %(pushkeys)s)
 
 -- sweep --
--- Forgets what was sent over an hour ago, and what could not be sent within a day.
+-- Forgets what was sent over an hour ago, what could not be sent within a day, and of what waits for one pusher all but the latest.
 delete from notifications.pushes
 where (sent_at is not null and entry < eventlog.id_at(now() - interval '1 hour')) or entry < eventlog.id_at(now() - interval '1 day')
+   or (pusher, entry) in (
+       select w.pusher, w.entry
+       from (select q.pusher, q.entry, row_number() over (partition by q.pusher order by q.entry desc) as place
+             from notifications.pushes q where q.sent_at is null) w
+       where w.place > %(most)s
+   )

@@ -42,6 +42,8 @@ FIRST_PAUSE: Final = 2.0
 MOST_PAUSE: Final = 3_600.0
 SWEEP_SECONDS: Final = 600.0
 STEADY_SECONDS: Final = 10.0
+MOST_WAITING: Final = 1_000
+"""Pushes that wait for one pusher: a gateway that comes back is told of the latest."""
 
 _PUSHES = Tallies(Counter("walden_pushes", "Requests to push gateways, by outcome.", ["outcome"]))
 
@@ -137,7 +139,7 @@ class Pushing:
                         continue
                 if time.monotonic() - swept > SWEEP_SECONDS:
                     swept = time.monotonic()
-                    await connection.execute(SQL["sweep"])
+                    await connection.execute(SQL["sweep"], {"most": MOST_WAITING})
                 if not await self.round(connection, gateways):
                     # Whoever enqueues tells nobody: what is pushed may be so late.
                     await asyncio.sleep(LOOK_SECONDS)

@@ -157,11 +157,52 @@ class Hour:
     async def sync(self, person: Person, _: str) -> None:
         await person.call("GET", "sync", timeout="0")
 
+    async def want_pushes(self, person: Person, _: str) -> None:
+        # To a gateway that never answers: what it is to be told waits.
+        body = {
+            "app_id": "org.example.app", "pushkey": f"key {self.requests % 3} of {person.name}", "kind": "http", "lang": "en",
+            "app_display_name": "App", "device_display_name": "Phone", "append": self.chance.random() < 0.5,
+            "data": {"url": "https://gateway.invalid/_matrix/push/v1/notify"},
+        }  # fmt: skip
+        await person.call("POST", "pushers/set", body)
+
+    async def mention(self, person: Person, room_id: str) -> None:
+        content = {
+            "msgtype": "m.text",
+            "body": "you",
+            "m.mentions": {"user_ids": [self.chance.choice(self.people).user_id]},
+        }
+        await person.call("PUT", f"rooms/{segment(room_id)}/send/m.room.message/m{self.requests}", content)
+
+    async def appear(self, person: Person, _: str) -> None:
+        presence = self.chance.choice(("online", "unavailable"))
+        body = {"presence": presence, "status_msg": f"busy with {self.requests}"}
+        await person.call("PUT", f"presence/{segment(person.user_id)}/status", body)
+
+    async def show(self, person: Person, _: str) -> None:
+        await person.call("POST", f"user/{segment(person.user_id)}/openid/request_token", {})
+
+    async def list_and_unlist(self, person: Person, room_id: str) -> None:
+        # Whoever made the room may: others are refused, which is counted.
+        alias = f"#room{self.requests % 4}-{self.rooms.index(room_id)}:walden.example"
+        method = self.chance.choice(("PUT", "DELETE"))
+        await person.call(method, f"directory/room/{segment(alias)}", {"room_id": room_id} if method == "PUT" else None)
+        body = {"visibility": self.chance.choice(("public", "private"))}
+        await person.call("PUT", f"directory/list/room/{segment(room_id)}", body)
+
+    async def miss(self, person: Person, _: str) -> None:
+        # A wrong password.
+        status, _answer = await person.once("POST", "login", {
+            "type": "m.login.password", "identifier": {"type": "m.id.user", "user": person.name}, "password": "not it",
+        })  # fmt: skip
+        assert status == 403
+
 
 WEIGHTED: list[tuple[Callable[[Hour, Person, str], Awaitable[None]], float]] = [
     (Hour.say, 30), (Hour.relate, 8), (Hour.redact, 3), (Hour.read, 12), (Hour.mark, 4), (Hour.type, 8), (Hour.change, 4),
     (Hour.come_and_go, 2), (Hour.rename, 0.5), (Hour.keep, 4), (Hour.tag, 2), (Hour.choose, 2), (Hour.report, 1),
-    (Hour.log_in, 0.5), (Hour.hesitate, 1), (Hour.sync, 6),
+    (Hour.log_in, 0.5), (Hour.hesitate, 1), (Hour.sync, 6), (Hour.want_pushes, 1), (Hour.mention, 2), (Hour.appear, 4),
+    (Hour.show, 1), (Hour.list_and_unlist, 1), (Hour.miss, 0.3),
 ]  # fmt: skip
 ACTS = [act for act, _ in WEIGHTED]
 
@@ -229,8 +270,14 @@ async def test_an_hours_traffic_leaves_every_table_within_its_bound(
         "roomserver.receipts",
         "roomserver.account_data",
         "roomserver.relations",
+        "roomserver.presence",
         "writer.filters",
+        "writer.pushers",
+        "writer.openid_tokens",
+        "notifications.pushes",
+        "notifications.exceptions",
         "search.documents",
+        "activity.users",
     ):
         assert rows[table] > 0, table
     assert hour.done["hesitate"] > 0

@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 from sync_world import user
 
 from eventlog.outgoing import Guard
-from readers.notifications.pushing import Gateways, Pushing
+from readers.notifications.pushing import SQL, Gateways, Pushing
 
 pytestmark = pytest.mark.postgres
 
@@ -192,3 +192,23 @@ async def test_nothing_from_before_the_pusher_was_there_or_of_long_ago_is_pushed
         set_pusher(here, BOB, one.url)
         await push(here)
         assert one.taken == []
+
+
+async def test_what_waits_for_a_gateway_that_is_gone_is_bounded_and_the_latest_stays(here: ProjectedWorld) -> None:
+    room = await here.world.room(ALICE)
+    await here.world.join(room, BOB)
+    async with gateway() as one:
+        one.status = 500
+        for key in ("first", "second"):
+            set_pusher(here, BOB, one.url, key)
+        for number in range(5):
+            await here.world.say(room, ALICE, f"{number}")
+        await push(here)
+        with psycopg.connect(here.dsn, autocommit=True) as connection:
+            assert connection.execute("select count(*) from notifications.pushes").fetchone() == (10,)
+            connection.execute(SQL["sweep"], {"most": 2})
+            connection.execute("update notifications.pushes set due_at = now()")
+        one.status = 200
+        await push(here)
+        told = sorted((told["devices"][0]["pushkey"], told["content"]["body"]) for told in one.taken)
+        assert told == [("first", "3"), ("first", "4"), ("second", "3"), ("second", "4")]

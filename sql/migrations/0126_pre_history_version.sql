@@ -1,0 +1,6 @@
+-- The history says which version it is of.
+
+create function history.version() returns integer
+language sql immutable parallel safe
+return 1;
+comment on function history.version() is 'Version of this schema: it rises when something is taken away or gets another meaning, not when something is added.';
