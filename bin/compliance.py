@@ -63,8 +63,12 @@ def read_run(lines: Iterable[str], package: str) -> dict[str, str]:
         elif event.get("Action") in OUTCOMES:
             began.add(test)
             ended[test] = event["Action"]
-    parents = {test[:place] for test in began for place, letter in enumerate(test) if letter == "/"}
-    return {test: ended.get(test, "fail") for test in sorted(began - parents)}
+    return {test: ended.get(test, "fail") for test in sorted(began - _parents(began))}
+
+
+def _parents(tests: Iterable[str]) -> set[str]:
+    """The names above those of tests."""
+    return {test[:place] for test in tests for place, letter in enumerate(test) if letter == "/"}
 
 
 def _event(line: str, number: int) -> dict[str, Any]:
@@ -91,7 +95,9 @@ def compare(run: dict[str, str], committed: dict[str, str]) -> Comparison:
 
 def merged(run: dict[str, str], committed: dict[str, str]) -> dict[str, str]:
     """What is to be committed after a run in which nothing broke."""
-    return dict(sorted((committed | run).items()))
+    parents = _parents(run)
+    # A test that used to fail before it came to its children was a leaf, and is none now.
+    return {test: outcome for test, outcome in sorted((committed | run).items()) if test not in parents}
 
 
 def counted(outcomes: dict[str, str]) -> str:

@@ -63,6 +63,13 @@ def test_a_run_in_which_nothing_broke_succeeds_though_tests_fail(tmp_path: Path)
     assert done.output == "csapi: 1 of 2 passed, 1 failed, 0 skipped\n"
 
 
+def test_recording_drops_what_failed_as_a_leaf_and_has_parts_now(tmp_path: Path) -> None:
+    run = ran(TestA="pass", TestB="pass", TestB__x="pass", TestB__x__y="pass")
+    done = invoke(tmp_path, run, {"TestA": "pass", "TestB": "fail", "TestB/x": "fail"}, "--record")
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "committed.json").read_text()) == {"TestA": "pass", "TestB/x/y": "pass"}
+
+
 @pytest.mark.parametrize(
     ("run", "said"),
     [

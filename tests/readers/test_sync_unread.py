@@ -75,7 +75,8 @@ async def test_threads_are_counted_and_read_each_for_itself_where_the_filter_ask
         return {"msgtype": "m.text", "body": body, "m.relates_to": relation}
 
     first = await here.event(room, ALICE, "m.room.message", reply("one"))
-    await here.event(room, ALICE, "m.room.message", reply("two"))
+    mention = {"m.mentions": {"user_ids": [BOB]}}
+    second = await here.event(room, ALICE, "m.room.message", reply("two") | mention)
     await here.event(
         room,
         ALICE,
@@ -86,15 +87,22 @@ async def test_threads_are_counted_and_read_each_for_itself_where_the_filter_ask
     await client.settle()
     await plain.settle()
     told = client.rooms[room].unread
-    assert (told["notification_count"], counts(plain, room)) == (1, (4, 0))
+    assert (told["notification_count"], counts(plain, room)) == (1, (4, 1))
     await client.sync(full_state=True)
     assert client.room(room)["unread_thread_notifications"] == {
-        root.event_id: {"notification_count": 3, "highlight_count": 0}
+        root.event_id: {"notification_count": 3, "highlight_count": 1}
     }
+    assert client.room(room)["unread_notifications"] == {"notification_count": 1, "highlight_count": 0}
     await here.receipt(room, BOB, first.event_id, thread=root.event_id)
     await client.settle()
     await client.sync(full_state=True)
     assert client.room(room)["unread_thread_notifications"][root.event_id]["notification_count"] == 2
+    await here.receipt(room, BOB, second.event_id, thread=root.event_id)
+    await client.settle()
+    await client.sync(full_state=True)
+    assert client.room(room)["unread_thread_notifications"] == {
+        root.event_id: {"notification_count": 1, "highlight_count": 0}
+    }
     await here.receipt(room, BOB, root.event_id, thread="main")
     await client.settle()
     await client.sync(full_state=True)
@@ -102,7 +110,7 @@ async def test_threads_are_counted_and_read_each_for_itself_where_the_filter_ask
     async with sync_process(here.settings) as service:
         fresh = Client(service, BOB, filter=chosen)
         await fresh.sync()
-        assert fresh.room(room)["unread_thread_notifications"][root.event_id]["notification_count"] == 2
+        assert fresh.room(room)["unread_thread_notifications"][root.event_id]["notification_count"] == 1
         assert fresh.room(room)["unread_notifications"]["notification_count"] == 0
 
 
