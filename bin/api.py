@@ -15,6 +15,7 @@ import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
+from bin.connections import MEDIA_CONNECTIONS
 from bin.logs import configure_logs
 from bin.web import Gate, Routes, build_app
 from eventlog.faults import Retries
@@ -27,6 +28,7 @@ from eventlog.provision import Identity, check_identity
 from eventlog.sessions import SessionCache
 from eventlog.settings import ConfigurationError, Settings
 from eventlog.typing_messages import message_key
+from readers.media.routes import add_routes as add_media_routes
 from readers.notifications.resources import add_routes as add_notification_routes
 from readers.rooms.places import Places
 from readers.rooms.routes import add_routes as add_room_routes
@@ -60,6 +62,9 @@ class Process:
         self.routes = Routes()
         self.pool: Pool = make_pool(settings, "writer", name="api")
         self.reader_pool: Pool = make_pool(settings, "reader", name="api readers")
+        # Of their own: whoever waits for bytes holds up nobody else.
+        self.uploads = make_pool(settings, "writer", name="api uploads", pool_max=MEDIA_CONNECTIONS)
+        self.downloads = make_pool(settings, "reader", name="api downloads", pool_max=MEDIA_CONNECTIONS)
         self.key = read_key(settings.server.signing_key)
         direct = component_dsn(settings, "writer", direct=True, name="api head")
         self.appends = make_pool(settings, "writer", name="appends", pool_max=1)
@@ -105,6 +110,7 @@ class Process:
             guests=self.guests,
             routes=self.routes.methods,
             presences=self.presences,
+            media_pool=self.uploads,
         )
         add_writer_routes(self.routes, services)
         for add in READERS:
@@ -118,6 +124,8 @@ class Process:
         await stack.enter_async_context(self.pool)
         await stack.enter_async_context(self.appends)
         await stack.enter_async_context(self.reader_pool)
+        await stack.enter_async_context(self.uploads)
+        await stack.enter_async_context(self.downloads)
         await stack.enter_async_context(self.head)
         await self._check_identity()
         await stack.enter_async_context(self.sessions)
@@ -181,7 +189,11 @@ def _projections(process: Process) -> None:
     add_notification_routes(process.routes, process.reader_pool)
 
 
-READERS: tuple[Callable[[Process], None], ...] = (_sync, _old_sync, _rooms, _projections)
+def _media(process: Process) -> None:
+    add_media_routes(process.routes, process.downloads, process.settings)
+
+
+READERS: tuple[Callable[[Process], None], ...] = (_sync, _old_sync, _rooms, _projections, _media)
 """What adds the endpoints of the readers that answer in this process."""
 
 

@@ -11,6 +11,8 @@ from bin.components import federation_apart, keepers
 from eventlog.configuration import Settings
 from eventlog.settings import Role
 
+MEDIA_CONNECTIONS = 2
+"""Of a process, for uploads and for downloads: each is held for some hundred KiB at a time."""
 Way = Literal["pooled", "direct", "stream"]
 """`pooled` may go through PgBouncer; `direct` is an ordinary session that cannot; `stream` is a walsender."""
 
@@ -33,6 +35,8 @@ def uses(settings: Settings) -> list[Use]:
         Use("api", "requests that write, and sessions looked up", "writer", "pooled", pool),
         Use("api", "appends to the log", "writer", "pooled", 1),
         Use("api", "requests that read", "reader", "pooled", pool),
+        Use("api", "uploads, piece by piece", "writer", "pooled", MEDIA_CONNECTIONS),
+        Use("api", "downloads, part by part", "reader", "pooled", MEDIA_CONNECTIONS),
         Use("api", "the committed head: LISTEN, and a look at each notice", "writer", "direct", 2),
         Use("api", "sessions that end: LISTEN", "writer", "direct", 1),
         Use("api", "its own position, for `walden status`", "reader", "direct", 1),

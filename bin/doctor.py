@@ -99,7 +99,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
 
 
 def _room_on_disk(settings: Settings) -> Iterator[Finding]:
-    for name, folder in (("data directory", settings.server.data_dir), ("media store", settings.media.store)):
+    for name, folder in (("data directory", settings.server.data_dir), ("media", settings.media.directory)):
         there = _nearest(folder)
         if not os.access(there, os.W_OK):
             yield error("disk", f"{name}: {there} cannot be written to", "change its owner or permissions")

@@ -15,6 +15,10 @@ MOST_JOINED: Final = 65_536
 """Bytes of a body that are copied behind its head; a longer one is written by itself."""
 
 
+CLOSING_SECONDS: Final = 30.0
+"""How long what was written before the end of a connection may wait for its reader."""
+
+
 class Corked:
     """A transport that holds a response's head back for its body."""
 
@@ -36,9 +40,10 @@ class Corked:
             self._transport.write(data)
 
     def close(self) -> None:
-        """Closes once everything is written."""
+        """Closes once everything is written, or after a while: somebody who takes nothing would keep it for ever."""
         self._flush()
         self._transport.close()
+        self._loop.call_later(CLOSING_SECONDS, self._transport.abort)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -53,10 +53,12 @@ CORS = {
     "access-control-max-age": "86400",
 }
 _CORS_ASGI = [(name.encode(), value.encode()) for name, value in CORS.items()]
+# What media were called before v3; v1/create has no other name.
+_MEDIA_VERSION = re.compile(r"^/_matrix/media/(?:r0|v1(?!/create$))/")
 _METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 _FIELD = re.compile(r"\{(\w+)\}")
 # Path fields that are text of the client's own; the others are identifiers, and none of those can contain U+0000.
-_ANY_TEXT = frozenset(("event_type", "state_key", "txn_id", "data_type", "tag"))
+_ANY_TEXT = frozenset(("event_type", "state_key", "txn_id", "data_type", "tag", "file_name"))
 _NOBODY: frozenset[str] = frozenset()
 _UNSET: Any = object()
 
@@ -286,6 +288,8 @@ class Gate:
             if path.startswith("/_matrix/client/r0/"):
                 # What old clients call it; nothing else about these endpoints has changed.
                 path = "/_matrix/client/v3/" + path[19:]
+            elif path.startswith("/_matrix/media/"):
+                path = _MEDIA_VERSION.sub("/_matrix/media/v3/", path)
             scope["path"] = path
             if self._trusted and scope["client"] and scope["client"][0] in self._trusted:
                 _believe_proxy(scope, self._trusted)

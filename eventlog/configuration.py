@@ -244,11 +244,15 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError("registration.mode is shared-secret: set registration.shared_secret as well")
     if settings.registration.email == "required" and not settings.email.smtp_host:
         raise ConfigurationError("registration.email is required: set email.smtp_host as well")
-    for network in settings.push.allowed_networks:
+    networks = {
+        "push.allowed_networks": settings.push.allowed_networks,
+        "media.preview_allowed_networks": settings.media.preview_allowed_networks,
+    }
+    for name, network in ((name, network) for name, found in networks.items() for network in found):
         try:
             ip_network(network, strict=False)
         except ValueError as error:
-            raise ConfigurationError(f"push.allowed_networks: {error}") from None
+            raise ConfigurationError(f"{name}: {error}") from None
     if settings.embedded and settings.database.direct_dsn:
         raise ConfigurationError("database.direct_dsn is set but database.dsn is not: set both or none")
     hosts = conninfo_to_dict(settings.database.standby_dsn) if "," in settings.database.standby_dsn else {}

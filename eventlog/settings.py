@@ -291,6 +291,10 @@ class RateLimits:
         0.02, "Messages by e-mail, per address of the client and of the message.", minimum=0.001
     )
     email_burst: int = setting(5, "Burst of messages by e-mail.", minimum=1)
+    upload_per_second: float = setting(1.0, "Uploads, per user.", minimum=0.001)
+    upload_burst: int = setting(50, "Burst of uploads.", minimum=1)
+    preview_per_second: float = setting(0.5, "Pages fetched for a preview, per user.", minimum=0.001)
+    preview_burst: int = setting(20, "Burst of pages.", minimum=1)
     request_per_second: float = setting(
         50.0, "Requests of all kinds, per user, or per address without one.", minimum=0.001
     )
@@ -354,10 +358,41 @@ class AppServices:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Media:
-    """Uploaded files."""
+    """Uploaded files, their thumbnails, and previews of URLs.
 
-    store: Path = setting("{data_dir}/media", "Folder that holds uploaded and fetched files.")
+    By default they are in the database, so that one backup holds everything. In a directory they are files of their own, which
+    all machines with API processes and maintenance have to share, and which are backed up beside the database; thumbnails stay in
+    the database. A change of `store` counts for what is uploaded from then on: both places are always read.
+    """
+
+    store: str = setting("database", "Where uploads are put.", choices=("database", "directory"))
+    directory: Path = setting("{data_dir}/media", "Folder of the files, where store is directory.")
     max_upload_bytes: int = setting(52_428_800, "Longest upload.", minimum=1)
+    user_max_bytes: int = setting(10_737_418_240, "What one user may have uploaded in all. 0: any amount.", minimum=0)
+    user_max_files: int = setting(100_000, "Files that one user may have uploaded. 0: any number.", minimum=0)
+    pending_uploads: int = setting(50, "URIs that a user may have asked for and not uploaded to yet.", minimum=1)
+    pending_hours: float = setting(24.0, "Hours that such a URI waits for its content.", minimum=0.001)
+    unauthenticated: bool = setting(
+        False,
+        "Whether anybody may download, by the paths of old. What is uploaded meanwhile stays open to them.",
+    )
+    unused_days: float = setting(0.0, "Days after which what nobody downloaded goes. 0: never.", minimum=0)
+    keep_files_days: float = setting(
+        30.0,
+        "Days that a file stays in the directory once it is gone from the database: as long as its backups.",
+        minimum=0,
+    )
+    max_image_bytes: int = setting(33_554_432, "Longest image that thumbnails are made of.", minimum=1)
+    max_image_pixels: int = setting(50_000_000, "Pixels of the largest image that thumbnails are made of.", minimum=1)
+    decoder_memory_bytes: int = setting(
+        1_073_741_824, "Address space of a process that decodes an image or reads a page.", minimum=268_435_456
+    )
+    decoder_seconds: float = setting(20.0, "How long it may take.", minimum=0.1)
+    url_previews: bool = setting(True, "Whether users are told what is behind a URL.")
+    preview_allowed_networks: tuple[str, ...] = setting(
+        (), "Networks (CIDR) of pages that are not reached by a public address and may be previewed nevertheless."
+    )
+    preview_days: float = setting(3.0, "Days that previews are kept, with their pictures.", minimum=0.01)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -79,3 +79,21 @@ grant select, insert, update, delete, truncate on all tables in schema search, u
 grant select on all tables in schema search, userdirectory, notifications to walden_maintenance;
 grant select (id, user_id, app_id, pushkey, set_at, data) on writer.pushers to walden_reader;
 grant execute on function notifications.reject_v1(text, text[]) to walden_reader;
+
+-- Media: writers add, the reader adds thumbnails and notes the day of use, maintenance takes away.
+grant usage on schema media to walden_writer, walden_reader, walden_maintenance;
+grant select, insert on media.blobs, media.uploads, media.usage, media.previews to walden_writer;
+grant update on media.blobs, media.uploads, media.usage, media.previews to walden_writer;
+grant select, insert on media.chunks to walden_writer;
+grant select on media.blobs, media.chunks, media.uploads, media.thumbnails to walden_reader;
+grant insert on media.thumbnails to walden_reader;
+grant update (used_on) on media.uploads to walden_reader;
+grant select on media.blobs, media.uploads, media.usage, media.previews to walden_maintenance;
+grant select (blob, number) on media.chunks to walden_maintenance;
+grant select (blob, width, height, method, animated, made_at) on media.thumbnails to walden_maintenance;
+grant update (sha256, idle_since) on media.blobs to walden_maintenance;
+grant update (files, bytes) on media.usage to walden_maintenance;
+grant update (quarantined_at, quarantined_by) on media.uploads to walden_maintenance;
+grant delete on media.blobs, media.chunks, media.uploads, media.usage, media.thumbnails, media.previews to walden_maintenance;
+grant execute on function media.store_v1(text, text, bigint, bytea, bigint, text, text, boolean, boolean, bigint, bigint) to walden_writer;
+grant execute on function media.remove_v1(text[]), media.condemn_v1(double precision, integer) to walden_maintenance;

@@ -15,3 +15,5 @@ create schema userdirectory;
 comment on schema userdirectory is 'Written by the reader userdirectory: who can be found by name.';
 create schema notifications;
 comment on schema notifications is 'Written by the reader notifications: which events notify whom.';
+create schema media;
+comment on schema media is 'Uploaded files, which are not log entries, and what is made of them: written by writers, thumbnails by the reader media.';

@@ -24,7 +24,7 @@ from referencing.jsonschema import DRAFT202012
 VARIABLE = "WALDEN_SPEC_DIR"
 AREAS = ("client-server", "server-server")
 METHODS = ("get", "post", "put", "delete", "patch")
-ALIASES = (("/_matrix/client/r0/", "/_matrix/client/v3/"),)
+ALIASES = (("/_matrix/client/r0/", "/_matrix/client/v3/"), ("/_matrix/media/r0/", "/_matrix/media/v3/"))
 """Paths of old that are the same endpoints."""
 
 # Where the specification offers several forms they overlap: an event asked for whole is also "the content", any object.

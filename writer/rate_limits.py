@@ -12,7 +12,7 @@ from typing import Literal
 from eventlog.settings import RateLimits as Rates
 from matrix.errors import limit_exceeded
 
-Action = Literal["message", "room", "join", "invite", "login", "registration", "email", "request"]
+Action = Literal["message", "room", "join", "invite", "login", "registration", "email", "upload", "preview", "request"]
 
 MOST_BUCKETS = 50_000
 
@@ -30,6 +30,8 @@ class RateLimits:
             "login": (rates.login_per_second, rates.login_burst),
             "registration": (rates.registration_per_second, rates.registration_burst),
             "email": (rates.email_per_second, rates.email_burst),
+            "upload": (rates.upload_per_second, rates.upload_burst),
+            "preview": (rates.preview_per_second, rates.preview_burst),
             "request": (rates.request_per_second, rates.request_burst),
         }
         self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()

@@ -25,6 +25,8 @@ from writer.login import Login, Logout, Refresh
 from writer.login_tokens import GetLoginToken, LoginTokens
 from writer.logins import Logins
 from writer.mail import Mailer
+from writer.media.resources import Upload
+from writer.media.uploads import Uploads
 from writer.membership import Join, Leave, Memberships, Moderation
 from writer.openid import OpenIdTokens, OpenIdUserInfo
 from writer.password_change import PasswordChange
@@ -57,6 +59,7 @@ from writer.versions import Versions
 V1 = "/_matrix/client/v1"
 V3 = "/_matrix/client/v3"
 ROOM = V3 + "/rooms/{room_id}"
+MEDIA = "/_matrix/media/v3"
 
 
 class Routes(Protocol):
@@ -71,6 +74,7 @@ def add_routes(app: Routes, services: Services) -> None:
     _add_accounts(app, services)
     _add_people(app, services)
     _add_rooms(app, services)
+    _add_media(app, services)
 
 
 def _add_accounts(app: Routes, services: Services) -> None:
@@ -228,3 +232,10 @@ def _add_rooms(app: Routes, services: Services) -> None:
     public_rooms = PublicRooms(pool, log, server_name)
     app.add_route(V3 + "/directory/list/room/{room_id}", public_rooms, suffix="visibility")
     app.add_route(V3 + "/publicRooms", public_rooms)
+
+
+def _add_media(app: Routes, services: Services) -> None:
+    upload = Upload(Uploads(services.media_pool, services.settings.media), services.limits, services.settings)
+    app.add_route(MEDIA + "/upload", upload)
+    app.add_route(MEDIA + "/upload/{server_name}/{media_id}", upload, suffix="to")
+    app.add_route("/_matrix/media/v1/create", upload, suffix="create")

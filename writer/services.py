@@ -18,7 +18,7 @@ from writer.rate_limits import RateLimits
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Open when requests come. The pool is of the role walden_writer; `routes` are (method, template) of what is mounted."""
+    """Open when requests come. The pools are of the role walden_writer; `routes` are (method, template) of what is mounted."""
 
     settings: Settings
     pool: Pool
@@ -30,3 +30,4 @@ class Services:
     guests: Guests
     routes: Callable[[], Iterable[tuple[str, str]]]
     presences: Presences
+    media_pool: Pool

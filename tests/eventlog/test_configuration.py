@@ -141,9 +141,9 @@ def test_the_file_is_in_the_data_directory_when_only_that_is_given(tmp_path: Pat
 
 
 def test_relative_paths_in_the_file_are_relative_to_the_file(tmp_path: Path) -> None:
-    settings = _load(tmp_path, '[appservices]\nfiles = ["bridge.yaml"]\n[media]\nstore = "{data_dir}/m"\n')
+    settings = _load(tmp_path, '[appservices]\nfiles = ["bridge.yaml"]\n[media]\ndirectory = "{data_dir}/m"\n')
     assert settings.appservices.files == (tmp_path / "bridge.yaml",)
-    assert settings.media.store == tmp_path / "data" / "m"
+    assert settings.media.directory == tmp_path / "data" / "m"
 
 
 def test_a_role_without_a_dsn_uses_the_login_that_init_made(tmp_path: Path) -> None:

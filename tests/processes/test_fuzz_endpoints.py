@@ -57,6 +57,8 @@ PUBLIC = {
     ("GET", V3 + "/publicRooms"),
     ("GET", V3 + "/directory/room/{room_alias}"),
     ("GET", V3 + "/directory/list/room/{room_id}"),
+    ("GET", "/_matrix/media/v3/download/{server_name}/{media_id}"),
+    ("GET", "/_matrix/media/v3/download/{server_name}/{media_id}/{file_name}"),
     ("GET", "/_synapse/admin/v1/register"),
     ("POST", "/_synapse/admin/v1/register"),
 }

@@ -15,6 +15,7 @@ SCHEMAS = (
     "search",
     "userdirectory",
     "notifications",
+    "media",
 )
 
 QUERIES = {

@@ -1,0 +1,218 @@
+-- Media: uploads, their contents, thumbnails and previews.
+create schema media;
+comment on schema media is 'Uploaded files, which are not log entries, and what is made of them: written by writers, thumbnails by the reader media.';
+
+-- Uploaded files and what is made of them: bytes, which are no entries of the log.
+create table media.blobs (
+    blob bigint generated always as identity primary key,
+    sha256 bytea unique,
+    bytes bigint not null default 0,
+    file text collate "C" unique,
+    begun_at timestamptz not null default now(),
+    idle_since timestamptz default now()
+);
+create index blobs_idle on media.blobs (idle_since) where idle_since is not null;
+comment on table media.blobs is 'Contents, each once however often it was uploaded.';
+comment on column media.blobs.blob is 'Number of the content.';
+comment on column media.blobs.sha256 is 'Hash of the content; null while it is written, and once it is to go.';
+comment on column media.blobs.bytes is 'Length.';
+comment on column media.blobs.file is 'Name of its file below media.directory; null: it stands in media.chunks.';
+comment on column media.blobs.begun_at is 'When its first upload began.';
+comment on column media.blobs.idle_since is 'Since when no upload refers to it; null: one does.';
+
+create table media.chunks (
+    blob bigint not null references media.blobs (blob),
+    number integer not null,
+    data bytea not null,
+    primary key (blob, number)
+);
+-- What people send is compressed already, and a part of a chunk that is not compressed is read without the rest.
+alter table media.chunks alter column data set storage external;
+comment on table media.chunks is 'Contents in pieces of 256 KiB, the last one shorter.';
+comment on column media.chunks.blob is 'Whose piece.';
+comment on column media.chunks.number is 'Which piece, from 0 on.';
+comment on column media.chunks.data is 'The bytes.';
+
+create table media.uploads (
+    media_id text collate "C" primary key,
+    user_id text collate "C",
+    blob bigint references media.blobs (blob),
+    content_type text collate "C",
+    file_name text,
+    created_at timestamptz not null default now(),
+    expires_at timestamptz,
+    legacy boolean not null default false,
+    used_on date not null default current_date,
+    quarantined_at timestamptz,
+    quarantined_by text
+);
+create index uploads_user on media.uploads (user_id, created_at);
+create index uploads_blob on media.uploads (blob);
+create index uploads_pending on media.uploads (expires_at) where blob is null;
+comment on table media.uploads is 'What mxc:// URIs of this server stand for.';
+comment on column media.uploads.media_id is 'The URI''s last part.';
+comment on column media.uploads.user_id is 'Who uploaded it; null: the server did, for a preview.';
+comment on column media.uploads.blob is 'The content; null while it is awaited.';
+comment on column media.uploads.content_type is 'Content-Type, as the uploader said it.';
+comment on column media.uploads.file_name is 'Name of the file, as the uploader said it; null for none.';
+comment on column media.uploads.created_at is 'When the URI was given out.';
+comment on column media.uploads.expires_at is 'Until when the content is awaited; null once it is there.';
+comment on column media.uploads.legacy is 'Whether it was uploaded while anybody might download, so that anybody still may.';
+comment on column media.uploads.used_on is 'Last day on which somebody downloaded it, or the day of the upload.';
+comment on column media.uploads.quarantined_at is 'Since when nobody gets it; null: everybody does.';
+comment on column media.uploads.quarantined_by is 'Who said so.';
+
+create table media.usage (
+    user_id text collate "C" primary key,
+    files bigint not null,
+    bytes bigint not null
+) with (fillfactor = 80);
+comment on table media.usage is 'What each user has uploaded, for the quotas: the sum of media.uploads.';
+comment on column media.usage.user_id is 'The user.';
+comment on column media.usage.files is 'Uploads.';
+comment on column media.usage.bytes is 'Their lengths, of equal contents each.';
+
+create table media.thumbnails (
+    blob bigint not null references media.blobs (blob),
+    width integer not null,
+    height integer not null,
+    method "char" not null check (method in ('c', 's')),
+    animated boolean not null,
+    content_type text collate "C",
+    data bytea,
+    made_at timestamptz not null default now(),
+    primary key (blob, width, height, method, animated)
+);
+alter table media.thumbnails alter column data set storage external;
+comment on table media.thumbnails is 'Thumbnails, made when they are asked for. Owner: the reader media.';
+comment on column media.thumbnails.blob is 'Of which content.';
+comment on column media.thumbnails.width is 'Width that it was made for.';
+comment on column media.thumbnails.height is 'Height that it was made for.';
+comment on column media.thumbnails.method is 'c: crop, s: scale.';
+comment on column media.thumbnails.animated is 'Whether it may be animated.';
+comment on column media.thumbnails.content_type is 'Its Content-Type; null: the content itself is no larger, and is what to send.';
+comment on column media.thumbnails.data is 'Its bytes, less than 1 MiB; null without a Content-Type, and where none can be made.';
+comment on column media.thumbnails.made_at is 'When it was made.';
+
+create table media.previews (
+    url_hash bytea primary key,
+    body text not null,
+    media_id text collate "C",
+    fetched_at timestamptz not null default now()
+);
+create index previews_age on media.previews (fetched_at);
+create index previews_image on media.previews (media_id);
+comment on table media.previews is 'What pages said of themselves when a user wanted to know.';
+comment on column media.previews.url_hash is 'sha256 of the URL.';
+comment on column media.previews.body is 'The answer, a JSON object as text.';
+comment on column media.previews.media_id is 'Upload that its picture is; null: it has none.';
+comment on column media.previews.fetched_at is 'When the page was fetched.';
+
+-- An upload that has all its bytes. Equal contents become one: the other stays idle and is taken away later. Returns `stored`, or why
+-- not: `quota` (the user may have no more), `unknown` (no such URI waits for this user's content), `late` (it took so long that
+-- the bytes are gone).
+create function media.store_v1(
+    of_media text, of_user text, of_blob bigint, hash bytea, length bigint, content_type text, file_name text, awaited boolean,
+    is_legacy boolean, most_files bigint, most_bytes bigint
+) returns text
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    kept bigint;
+begin
+    if of_user is not null then
+        insert into media.usage as u (user_id, files, bytes) values (of_user, 1, length)
+        on conflict (user_id) do update set files = u.files + 1, bytes = u.bytes + excluded.bytes;
+        if exists (select from media.usage u
+                   where u.user_id = of_user and (u.files > most_files or u.bytes > most_bytes)) then
+            raise exception using errcode = 'WM001', message = 'quota';
+        end if;
+    end if;
+    -- Whoever stores the same in this moment is waited for.
+    perform pg_catalog.pg_advisory_xact_lock(2, pg_catalog.hashtext(pg_catalog.encode(hash, 'hex')));
+    select b.blob into kept from media.blobs b where b.sha256 = hash for update;
+    if kept is null then
+        update media.blobs b set sha256 = hash, bytes = length, idle_since = null
+        where b.blob = of_blob and b.sha256 is null and b.begun_at > pg_catalog.now() - interval '20 hours';
+        if not found then
+            raise exception using errcode = 'WM001', message = 'late';
+        end if;
+        kept := of_blob;
+    else
+        update media.blobs b set idle_since = null where b.blob = kept and b.idle_since is not null;
+    end if;
+    if awaited then
+        update media.uploads u
+        set blob = kept, content_type = store_v1.content_type, file_name = store_v1.file_name, expires_at = null, legacy = is_legacy
+        where u.media_id = of_media and u.user_id = of_user and u.blob is null and u.expires_at > pg_catalog.now();
+        if not found then
+            raise exception using errcode = 'WM001', message = 'unknown';
+        end if;
+    else
+        insert into media.uploads (media_id, user_id, blob, content_type, file_name, legacy)
+        values (of_media, of_user, kept, store_v1.content_type, store_v1.file_name, is_legacy);
+    end if;
+    return 'stored';
+exception when sqlstate 'WM001' then
+    return sqlerrm;
+end
+$$;
+comment on function media.store_v1(text, text, bigint, bytea, bigint, text, text, boolean, boolean, bigint, bigint)
+    is 'Makes an upload of a content that was written: stored, or quota, unknown, late.';
+
+-- Takes uploads away: who asks for them finds none, and contents that no other upload has become idle. Returns how many went.
+create function media.remove_v1(of_media text[]) returns integer
+language plpgsql volatile
+set search_path = ''
+as $$
+declare
+    gone integer;
+    contents bigint[];
+begin
+    with removed as (
+        delete from media.uploads u where u.media_id = any (of_media) returning u.user_id, u.blob
+    ), counted as (
+        select r.user_id, count(*) as files, sum(b.bytes) as bytes
+        from removed r join media.blobs b on b.blob = r.blob
+        where r.user_id is not null group by r.user_id
+    ), lowered as (
+        update media.usage u set files = u.files - c.files, bytes = u.bytes - c.bytes
+        from counted c where u.user_id = c.user_id
+    )
+    select count(*), array_agg(distinct r.blob) filter (where r.blob is not null) into gone, contents from removed r;
+    -- In order, so that two who remove do not wait for each other.
+    perform from media.blobs b where b.blob = any (contents) order by b.blob for update;
+    update media.blobs b set idle_since = pg_catalog.now()
+    where b.blob = any (contents) and b.idle_since is null
+      and not exists (select from media.uploads u where u.blob = b.blob);
+    return gone;
+end
+$$;
+comment on function media.remove_v1(text[]) is 'Removes uploads and lowers what their users have; returns how many.';
+
+-- Contents whose time is over: nobody can find them by their hash any more, so they can be taken away piece by piece. Those that never
+-- became whole have a day; what is in files stays as long as a backup may want it back.
+create function media.condemn_v1(file_days double precision, most integer) returns table (blob bigint, file text)
+language plpgsql volatile
+set search_path = ''
+as $$
+#variable_conflict use_column
+begin
+    return query
+    with due as (
+        select b.blob from media.blobs b
+        where b.idle_since < pg_catalog.now() - case
+                when b.sha256 is null then interval '1 day'
+                when b.file is null then interval '0'
+                else pg_catalog.make_interval(secs => file_days * 86400) end
+        order by b.idle_since limit most
+        for update skip locked
+    )
+    update media.blobs b set sha256 = null, idle_since = pg_catalog.now() - interval '2 days'
+    from due d
+    where b.blob = d.blob and b.idle_since is not null and not exists (select from media.uploads u where u.blob = b.blob)
+    returning b.blob, b.file;
+end
+$$;
+comment on function media.condemn_v1(double precision, integer) is 'Contents that are to be taken away now, with the names of their files.';

@@ -1,0 +1,239 @@
+"""Uploads and downloads: what was sent comes back, whole and in parts, and is harmless to whoever looks at it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import httpx
+import pytest
+from api_server import SERVER_NAME, Api, Client, part
+
+V1 = "/_matrix/client/v1/media"
+OLD = "/_matrix/media/v3"
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+
+
+async def ask(client: Client, method: str, path: str, content: Any = None, **headers: str) -> httpx.Response:
+    """A request whose answer need not be JSON."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    if client.token:
+        sent["authorization"] = f"Bearer {client.token}"
+    return await client.api.http.request(method, path, content=content, headers=sent)
+
+
+async def upload(client: Client, content: Any, name: str | None = None, **headers: str) -> str:
+    """Uploads; the media id."""
+    query = "" if name is None else f"?filename={part(name)}"
+    answer = await ask(client, "POST", f"{OLD}/upload{query}", content, **{"content_type": "image/png", **headers})
+    assert answer.status_code == 200, answer.text
+    uri: str = answer.json()["content_uri"]
+    assert uri.startswith(f"mxc://{SERVER_NAME}/")
+    return uri.rpartition("/")[2]
+
+
+async def download(client: Client, media_id: str, more: str = "", base: str = V1, **headers: str) -> httpx.Response:
+    return await ask(client, "GET", f"{base}/download/{SERVER_NAME}/{media_id}{more}", **headers)
+
+
+@pytest.mark.parametrize("size", [0, 1, 131_072, 262_143, 262_144, 262_145, 1_000_000])
+async def test_what_was_uploaded_comes_back(api: Api, size: int) -> None:
+    alice, bob = await api.register(), await api.register()
+    content = os.urandom(size)
+    answer = await download(bob, await upload(alice, content))
+    assert answer.status_code == 200
+    assert answer.content == content
+    assert answer.headers["content-length"] == str(size)
+    assert answer.headers["content-type"] == "image/png"
+
+
+async def test_an_upload_may_come_without_its_length(api: Api) -> None:
+    alice = await api.register()
+
+    async def parts() -> Any:
+        for _ in range(40):
+            yield b"x" * 10_000
+
+    media_id = await upload(alice, parts())
+    assert (await download(alice, media_id)).content == b"x" * 400_000
+
+
+async def test_a_download_runs_nothing_in_a_browser(api: Api) -> None:
+    alice = await api.register()
+    harmful = await upload(alice, b"<script>", content_type="text/html; charset=utf-8")
+    answer = await download(alice, harmful)
+    assert answer.headers["content-disposition"] == "attachment"
+    assert answer.headers["content-security-policy"].startswith("sandbox; default-src 'none';")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+    assert answer.headers["access-control-allow-origin"] == "*"
+    harmless = await upload(alice, PNG, content_type="Text/Plain; charset=utf-8")
+    assert (await download(alice, harmless)).headers["content-disposition"] == "inline"
+    unsaid = await ask(alice, "POST", f"{OLD}/upload", PNG)
+    answer = await download(alice, unsaid.json()["content_uri"].rpartition("/")[2])
+    assert answer.headers["content-type"] == "application/octet-stream"
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("a b;c.png", 'inline; filename="a b;c.png"'),
+        ('say "hi" \\', "inline; filename*=utf-8''say%20%22hi%22%20%5C"),
+        ("☕", "inline; filename*=utf-8''%E2%98%95"),
+        ("", "inline"),
+    ],
+)
+async def test_a_file_has_the_name_that_it_was_given(api: Api, name: str, header: str) -> None:
+    alice = await api.register()
+    answer = await download(alice, await upload(alice, PNG, name))
+    assert answer.headers["content-disposition"] == header
+
+
+async def test_whoever_downloads_may_give_another_name(api: Api) -> None:
+    alice = await api.register()
+    media_id = await upload(alice, PNG, "mine.png")
+    assert (await download(alice, media_id, "/yours.png")).headers["content-disposition"] == (
+        'inline; filename="yours.png"'
+    )
+    assert "%00" in (await download(alice, media_id, "/a%00b")).headers["content-disposition"]
+    assert (await download(alice, media_id, "/" + "x" * 1025)).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "end"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=262140-262150", 262_140, 262_151),
+        ("bytes=999999-", 999_999, 1_000_000),
+        ("bytes=-5", 999_995, 1_000_000),
+        ("bytes=-99999999", 0, 1_000_000),
+        ("bytes=10-99999999", 10, 1_000_000),
+    ],
+)
+async def test_a_range_is_what_was_asked_for(api: Api, asked: str, first: int, end: int) -> None:
+    alice = await api.register()
+    content = bytes(range(250)) * 4000
+    answer = await download(alice, await upload(alice, content), range=asked)
+    assert answer.status_code == 206
+    assert answer.content == content[first:end]
+    assert answer.headers["content-range"] == f"bytes {first}-{end - 1}/1000000"
+    assert answer.headers["content-length"] == str(end - first)
+
+
+@pytest.mark.parametrize("asked", ["bytes=1000-", "bytes=1000-2000", "bytes=-0"])
+async def test_a_range_beyond_the_end_is_refused(api: Api, asked: str) -> None:
+    alice = await api.register()
+    answer = await download(alice, await upload(alice, b"x" * 1000), range=asked)
+    assert answer.status_code == 416
+    assert answer.headers["content-range"] == "bytes */1000"
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-1,4-5", "bytes=5-2", "bytes=-", "lines=1-2", "bytes=a-b"])
+async def test_what_is_no_single_range_is_answered_with_everything(api: Api, asked: str) -> None:
+    alice = await api.register()
+    answer = await download(alice, await upload(alice, PNG), range=asked)
+    assert (answer.status_code, answer.content) == (200, PNG)
+
+
+async def test_who_has_it_already_is_told_so(api: Api) -> None:
+    alice = await api.register()
+    media_id = await upload(alice, PNG)
+    tag = (await download(alice, media_id)).headers["etag"]
+    assert (await download(alice, media_id, if_none_match=tag)).status_code == 304
+    assert (await download(alice, media_id, range="bytes=0-3", if_range='"other"')).status_code == 200
+    assert (await download(alice, media_id, range="bytes=0-3", if_range=tag)).status_code == 206
+
+
+@pytest.mark.parametrize("media_id", ["unknown", "..%2F..%2Fetc%2Fpasswd", "a b", "%00", "x" * 300])
+async def test_what_nobody_uploaded_is_not_found(api: Api, media_id: str) -> None:
+    alice = await api.register()
+    answer = await download(alice, media_id)
+    assert (answer.status_code, answer.json()["errcode"]) in ((404, "M_NOT_FOUND"), (400, "M_INVALID_PARAM"))
+
+
+async def test_media_of_other_servers_are_not_here(api: Api) -> None:
+    alice = await api.register()
+    media_id = await upload(alice, PNG)
+    answer = await ask(alice, "GET", f"{V1}/download/elsewhere.example/{media_id}")
+    assert (answer.status_code, answer.json()["errcode"]) == (404, "M_NOT_FOUND")
+
+
+async def test_without_a_token_nothing_is_uploaded_or_downloaded(api: Api) -> None:
+    alice = await api.register()
+    media_id = await upload(alice, PNG)
+    for method, path in (
+        ("POST", f"{OLD}/upload"),
+        ("PUT", f"{OLD}/upload/{SERVER_NAME}/x"),
+        ("POST", "/_matrix/media/v1/create"),
+        ("GET", f"{V1}/download/{SERVER_NAME}/{media_id}"),
+        ("GET", f"{V1}/config"),
+        ("GET", f"{OLD}/config"),
+    ):
+        answer = await ask(api.anybody, method, path, b"")
+        assert (answer.status_code, answer.json()["errcode"]) == (401, "M_MISSING_TOKEN"), path
+    answer = await download(api.anybody, media_id, base=OLD)
+    assert (answer.status_code, answer.json()["errcode"]) == (404, "M_NOT_FOUND")
+
+
+async def test_an_upload_that_is_too_long_is_refused_before_it_comes(api: Api) -> None:
+    alice = await api.register()
+    most = (await alice.get(f"{V1}/config")).ok()["m.upload.size"]
+    assert (await alice.get("/_matrix/media/r0/config")).ok() == {"m.upload.size": most}
+    answer = await ask(alice, "POST", f"{OLD}/upload", b"x", content_length=str(most + 1))
+    assert (answer.status_code, answer.json()["errcode"]) == (413, "M_TOO_LARGE")
+
+
+async def test_an_asynchronous_upload_is_waited_for(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    made = (await alice.post("/_matrix/media/v1/create")).ok()
+    media_id = made["content_uri"].rpartition("/")[2]
+    answer = await download(bob, media_id, "?timeout_ms=0")
+    assert (answer.status_code, answer.json()["errcode"]) == (504, "M_NOT_YET_UPLOADED")
+    waiting = asyncio.create_task(download(bob, media_id))
+    await asyncio.sleep(0)
+    path = f"{OLD}/upload/{SERVER_NAME}/{media_id}?filename=a.png"
+    refused = await ask(bob, "PUT", path, PNG, content_type="image/png")
+    assert (refused.status_code, refused.json()["errcode"]) == (403, "M_FORBIDDEN")
+    stored = await ask(alice, "PUT", path, PNG, content_type="image/png")
+    assert (stored.status_code, stored.json()) == (200, {})
+    answer = await waiting
+    assert answer.content == PNG
+    assert answer.headers["content-disposition"] == 'inline; filename="a.png"'
+    again = await ask(alice, "PUT", path, PNG)
+    assert (again.status_code, again.json()["errcode"]) == (409, "M_CANNOT_OVERWRITE_MEDIA")
+    unknown = await ask(alice, "PUT", f"{OLD}/upload/{SERVER_NAME}/unknown", PNG)
+    assert (unknown.status_code, unknown.json()["errcode"]) == (404, "M_NOT_FOUND")
+
+
+async def test_so_many_uris_wait_for_their_content_at_most(api: Api) -> None:
+    alice = await api.register()
+    for _ in range(api.process.settings.media.pending_uploads):
+        (await alice.post("/_matrix/media/v1/create")).ok()
+    assert (await alice.post("/_matrix/media/v1/create")).refusal == (429, "M_LIMIT_EXCEEDED")
+
+
+async def test_equal_contents_are_kept_once(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    content = os.urandom(1000)
+    ids = await asyncio.gather(*(upload(user, content) for user in (alice, bob, alice, bob)))
+    assert len(set(ids)) == 4
+    async with api.process.pool.connection() as connection:
+        cursor = await connection.execute(
+            "select count(distinct blob) from media.uploads where media_id = any (%s)", [ids]
+        )
+        assert await cursor.fetchone() == (1,)
+        cursor = await connection.execute("select files, bytes from media.usage where user_id = %s", [alice.user_id])
+        assert await cursor.fetchone() == (2, 2000)
+    assert {(await download(alice, one)).content for one in ids} == {content}
+
+
+@pytest.mark.parametrize("old", ["/_matrix/media/v3", "/_matrix/media/r0", "/_matrix/media/v1"])
+async def test_media_have_their_old_names(api: Api, old: str) -> None:
+    alice = await api.register()
+    answer = await ask(alice, "POST", f"{old}/upload", PNG, content_type="image/png")
+    media_id = answer.json()["content_uri"].rpartition("/")[2]
+    assert (await download(alice, media_id)).content == PNG
+    # Who sends a token is not refused what is open to users.
+    answer = await download(alice, media_id, base=old)
+    assert answer.status_code == 404

@@ -1,0 +1,1 @@
+"""Uploads and previews of URLs: what brings bytes into the server."""

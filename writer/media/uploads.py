@@ -1,0 +1,166 @@
+"""Uploads: bytes of a client become what an mxc:// URI stands for.
+
+Invariant: a URI is answered once its content is safe, all of it, and never stands for anything else. What a user may have in all is
+checked in the transaction that stores, whatever was promised before. Source: client-server API, "Content repository".
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from eventlog.blobs import Blobs
+from eventlog.pools import Pool
+from eventlog.queries import Queries
+from eventlog.safe_text import safe
+from eventlog.settings import Media
+from matrix.errors import MatrixError, forbidden, invalid_param, limit_exceeded, not_found, unknown
+
+SQL = Queries("writer.media", "uploads.sql")
+
+AT_ONCE: Final = 64
+"""Uploads that a process takes at the same time."""
+OCTETS: Final = "application/octet-stream"
+_CONTENT_TYPE = re.compile(r"[\x20-\x7e]{1,255}")
+_UNLIMITED: Final = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What an uploader says of a content."""
+
+    content_type: str
+    file_name: str | None
+
+    @classmethod
+    def checked(cls, content_type: str | None, file_name: str | None) -> Described:
+        """M_INVALID_PARAM for what is too long, or no text."""
+        content_type = (content_type or OCTETS).strip() or OCTETS
+        if not _CONTENT_TYPE.fullmatch(content_type):
+            raise invalid_param("Content-Type has other characters than ASCII's, or more than 255.")
+        if file_name is not None and len(file_name.encode("utf-8", "replace")) > 1024:
+            raise invalid_param("filename is longer than 1,024 bytes.")
+        return cls(content_type, safe(file_name) if file_name else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """A URI that waits for its content, until a time in milliseconds since 1970."""
+
+    media_id: str
+    expires_at: int
+
+
+class Uploads:
+    """Stores what is uploaded. The pool is of the role writer, and of its own: uploads wait for each other alone."""
+
+    def __init__(self, pool: Pool, settings: Media) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._blobs = Blobs(pool, settings.directory, into_files=settings.store == "directory")
+        self._running = 0
+
+    async def expect(self, user_id: str) -> Awaited:
+        """A URI whose content comes later. M_LIMIT_EXCEEDED when the user has too many."""
+        await self._check_allowance(user_id, 0)
+        values = {
+            "media_id": new_media_id(),
+            "user_id": user_id,
+            "seconds": self._settings.pending_hours * 3600,
+            "most": self._settings.pending_uploads,
+        }
+        async with self._pool.connection() as connection:
+            row = await (await connection.execute(SQL["expect"], values)).fetchone()
+        if row is None:
+            raise limit_exceeded(60_000)
+        return Awaited(str(values["media_id"]), row[0])
+
+    async def check_awaited(self, user_id: str, media_id: str) -> None:
+        """M_FORBIDDEN, M_CANNOT_OVERWRITE_MEDIA, M_NOT_FOUND unless a URI waits for this user's content."""
+        async with self._pool.connection() as connection:
+            row = await (await connection.execute(SQL["awaited"], {"media_id": media_id})).fetchone()
+        if row is None:
+            raise not_found("Nobody has asked for that URI.")
+        owner, there, in_time = row
+        if there:
+            raise MatrixError(409, "M_CANNOT_OVERWRITE_MEDIA", "That URI has its content already.")
+        if owner != user_id:
+            raise forbidden("Another user has asked for that URI.")
+        if not in_time:
+            raise not_found("The time of that URI is over.")
+
+    async def store(
+        self, user_id: str | None, parts: AsyncIterator[bytes], said: Described, *, length: int = 0, media_id: str = ""
+    ) -> tuple[str, int]:
+        """Stores a content, for a URI that awaits it or a new one; the media id and how many bytes it was.
+
+        `length` is what the client announced, 0 for nothing. M_FORBIDDEN beyond the user's quota, M_LIMIT_EXCEEDED when too many
+        upload, what `parts` raises, psycopg.Error, OSError.
+        """
+        async with self._turn():
+            if user_id is not None:
+                await self._check_allowance(user_id, length)
+            writer = self._blobs.writer()
+            try:
+                await writer.begin()
+                async for part in parts:
+                    await writer.add(part)
+                digest = await writer.finish()
+            finally:
+                writer.close()
+            values: dict[str, Any] = {
+                "media_id": media_id or new_media_id(),
+                "user_id": user_id,
+                "blob": writer.blob,
+                "sha256": digest,
+                "bytes": writer.bytes,
+                "content_type": said.content_type,
+                "file_name": said.file_name,
+                "awaited": bool(media_id),
+                "legacy": self._settings.unauthenticated,
+                "most_files": self._settings.user_max_files or _UNLIMITED,
+                "most_bytes": self._settings.user_max_bytes or _UNLIMITED,
+            }
+            async with self._pool.connection() as connection:
+                row = await (await connection.execute(SQL["store"], values)).fetchone()
+        assert row is not None
+        match row[0]:
+            case "stored":
+                return str(values["media_id"]), writer.bytes
+            case "quota":
+                raise _over_quota()
+            case "unknown":
+                # Somebody was faster, or its time was over meanwhile.
+                await self.check_awaited(user_id or "", media_id)
+        raise unknown(408, "The upload took too long.")
+
+    async def _check_allowance(self, user_id: str, length: int) -> None:
+        async with self._pool.connection() as connection:
+            row = await (await connection.execute(SQL["allowance"], {"user_id": user_id})).fetchone()
+        files, size = row or (0, 0)
+        most_files, most_bytes = self._settings.user_max_files, self._settings.user_max_bytes
+        if (most_files and files >= most_files) or (most_bytes and size + length > most_bytes):
+            raise _over_quota()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        if self._running >= AT_ONCE:
+            raise limit_exceeded(2_000)
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+
+def _over_quota() -> MatrixError:
+    return forbidden("You have uploaded as much as you may. Ask the server's administrators.")
+
+
+def new_media_id() -> str:
+    """An id that nobody guesses."""
+    return secrets.token_urlsafe(18)

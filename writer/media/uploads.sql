@@ -1,0 +1,20 @@
+-- expect --
+-- A URI whose content comes later, unless its user has too many of these.
+insert into media.uploads (media_id, user_id, expires_at)
+select %(media_id)s, %(user_id)s, now() + make_interval(secs => %(seconds)s)
+where (select count(*) from media.uploads u
+       where u.user_id = %(user_id)s and u.blob is null and u.expires_at > now()) < %(most)s
+returning (extract(epoch from expires_at) * 1000)::bigint
+
+-- awaited --
+-- Of a URI: whose it is, whether its content is there, and whether it is still awaited.
+select user_id, blob is not null, expires_at > now() from media.uploads where media_id = %(media_id)s
+
+-- allowance --
+-- What a user has uploaded.
+select files, bytes from media.usage where user_id = %(user_id)s
+
+-- store --
+-- An upload whose content was written.
+select media.store_v1(%(media_id)s, %(user_id)s, %(blob)s, %(sha256)s, %(bytes)s, %(content_type)s, %(file_name)s, %(awaited)s,
+                      %(legacy)s, %(most_files)s, %(most_bytes)s)
