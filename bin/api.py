@@ -20,6 +20,7 @@ from bin.logs import configure_logs
 from bin.web import Gate, Routes, build_app
 from eventlog.faults import Retries
 from eventlog.head import Head
+from eventlog.image_decoding import Decoders
 from eventlog.key_file import read_key
 from eventlog.metrics import handed_over
 from eventlog.pools import Pool, component_dsn, make_pool
@@ -65,6 +66,7 @@ class Process:
         # Of their own: whoever waits for bytes holds up nobody else.
         self.uploads = make_pool(settings, "writer", name="api uploads", pool_max=MEDIA_CONNECTIONS)
         self.downloads = make_pool(settings, "reader", name="api downloads", pool_max=MEDIA_CONNECTIONS)
+        self.decoders = Decoders(settings.media)
         self.key = read_key(settings.server.signing_key)
         direct = component_dsn(settings, "writer", direct=True, name="api head")
         self.appends = make_pool(settings, "writer", name="appends", pool_max=1)
@@ -190,7 +192,7 @@ def _projections(process: Process) -> None:
 
 
 def _media(process: Process) -> None:
-    add_media_routes(process.routes, process.downloads, process.settings)
+    add_media_routes(process.routes, process.downloads, process.decoders, process.settings)
 
 
 READERS: tuple[Callable[[Process], None], ...] = (_sync, _old_sync, _rooms, _projections, _media)

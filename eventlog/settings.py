@@ -385,7 +385,7 @@ class Media:
     max_image_bytes: int = setting(33_554_432, "Longest image that thumbnails are made of.", minimum=1)
     max_image_pixels: int = setting(50_000_000, "Pixels of the largest image that thumbnails are made of.", minimum=1)
     decoder_memory_bytes: int = setting(
-        1_073_741_824, "Address space of a process that decodes an image or reads a page.", minimum=268_435_456
+        1_073_741_824, "Address space of a process that decodes an image or reads a page.", minimum=1_048_576
     )
     decoder_seconds: float = setting(20.0, "How long it may take.", minimum=0.1)
     url_previews: bool = setting(True, "Whether users are told what is behind a URL.")

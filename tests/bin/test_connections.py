@@ -25,7 +25,7 @@ def test_more_processes_and_shards_hold_more() -> None:
             {"WALDEN_CLIENT_PROCESSES": "3", "WALDEN_LOG_SHARDS": "2", "WALDEN_SERVER_METRICS_LISTEN": "127.0.0.1:1"}
         )
     )
-    assert {way: many[way] - few[way] for way in few} == {"pooled": 2 * 17, "direct": 2 * 4 + 2 + 1, "stream": 3}
+    assert {way: many[way] - few[way] for way in few} == {"pooled": 2 * 21, "direct": 2 * 4 + 2 + 1, "stream": 3}
 
 
 @pytest.mark.processes

@@ -40,6 +40,7 @@ class Scene:
     event_id: str
     other_id: str
     server_name: str
+    media_id: str = "none"
 
     def parameters(self, template: str) -> dict[str, str]:
         """Values of the path parameters."""
@@ -61,6 +62,8 @@ class Scene:
             "kind": "override",
             "rule_id": "org.example.rule",
             "tag": "u.work",
+            "server_name": self.server_name,
+            "media_id": self.media_id,
         }
         if "/state/" in template:
             values["event_type"] = "org.example.state"
@@ -252,6 +255,14 @@ QUERIES: dict[str, dict[str, str]] = {
     ROOM + "/context/{event_id}": {"limit": "4", "filter": "{}"},
     ROOM + "/members": {"membership": "join", "not_membership": "ban"},
     V3 + "/publicRooms": {"limit": "3"},
+    V1 + "/media/download/{server_name}/{media_id}": {"timeout_ms": "0"},
+    V1 + "/media/thumbnail/{server_name}/{media_id}": {
+        "width": "32",
+        "height": "32",
+        "method": "crop",
+        "animated": "true",
+        "timeout_ms": "0",
+    },
     V3 + "/notifications": {"limit": "3", "only": "highlight", "from": "n1"},
     V3 + "/register/available": {"username": "somebody.else"},
     "/_matrix/client/v1/register/m.login.registration_token/validity": {"token": "x"},

@@ -7,6 +7,7 @@ one request puts into the log, the room server judges and the next reader shows.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import json
@@ -31,6 +32,9 @@ pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(400)]
 
 ROOM_VERSIONS = os.environ.get("WALDEN_FUZZ_ROOM_VERSIONS", "6 12").split()
 PASSWORD = "a fine password"
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 PUBLIC = {
     ("GET", "/_matrix/client/versions"),
     ("GET", "/.well-known/matrix/client"),
@@ -59,6 +63,7 @@ PUBLIC = {
     ("GET", V3 + "/directory/list/room/{room_id}"),
     ("GET", "/_matrix/media/v3/download/{server_name}/{media_id}"),
     ("GET", "/_matrix/media/v3/download/{server_name}/{media_id}/{file_name}"),
+    ("GET", "/_matrix/media/v3/thumbnail/{server_name}/{media_id}"),
     ("GET", "/_synapse/admin/v1/register"),
     ("POST", "/_synapse/admin/v1/register"),
 }
@@ -221,8 +226,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         room_id = room.json()["room_id"]
         path = f"{V3}/rooms/{segment(room_id)}/send/m.room.message/first"
         sent = http.put(path, json={"msgtype": "m.text", "body": "first"}, headers=ask).raise_for_status()
+        uploaded = http.post("/_matrix/media/v3/upload", content=PNG, headers={**ask, "content-type": "image/png"})
+        media_id = uploaded.raise_for_status().json()["content_uri"].rpartition("/")[2]
         one.scene = Scene(
-            me["user_id"], me["device_id"], room_id, sent.json()["event_id"], other["user_id"], SERVER_NAME
+            me["user_id"], me["device_id"], room_id, sent.json()["event_id"], other["user_id"], SERVER_NAME, media_id
         )
         yield one
         # Whatever the tests have sent, everything is judged, and somebody new can hold a conversation.
@@ -249,6 +256,9 @@ def check(answer: httpx.Response, asked: Any) -> None:
     """Success, or an error of the specification's form."""
     assert answer.status_code < 500, (answer.status_code, answer.text, asked)
     assert answer.headers["access-control-allow-origin"] == "*", asked
+    if answer.status_code == 200 and "content-disposition" in answer.headers:
+        # What somebody uploaded.
+        return
     assert answer.headers["content-type"] == "application/json", asked
     body = answer.json()
     if answer.status_code == 401 and isinstance(body, dict) and "flows" in body:

@@ -76,6 +76,7 @@ create table media.thumbnails (
     animated boolean not null,
     content_type text collate "C",
     data bytea,
+    failure text collate "C",
     made_at timestamptz not null default now(),
     primary key (blob, width, height, method, animated)
 );
@@ -86,8 +87,9 @@ comment on column media.thumbnails.width is 'Width that it was made for.';
 comment on column media.thumbnails.height is 'Height that it was made for.';
 comment on column media.thumbnails.method is 'c: crop, s: scale.';
 comment on column media.thumbnails.animated is 'Whether it may be animated.';
-comment on column media.thumbnails.content_type is 'Its Content-Type; null: the content itself is no larger, and is what to send.';
-comment on column media.thumbnails.data is 'Its bytes, less than 1 MiB; null without a Content-Type, and where none can be made.';
+comment on column media.thumbnails.content_type is 'Its Content-Type; null: there is a failure.';
+comment on column media.thumbnails.data is 'Its bytes, less than 1 MB; null: the content itself is no larger, and is what to send.';
+comment on column media.thumbnails.failure is 'Why none can be made: undecodable or too_large; null: one was.';
 comment on column media.thumbnails.made_at is 'When it was made.';
 
 create table media.previews (
