@@ -23,6 +23,7 @@ from eventlog.head import Head
 from eventlog.image_decoding import Decoders
 from eventlog.key_file import read_key
 from eventlog.metrics import handed_over
+from eventlog.outgoing import Guard
 from eventlog.pools import Pool, component_dsn, make_pool
 from eventlog.presence import show
 from eventlog.provision import Identity, check_identity
@@ -43,6 +44,7 @@ from readers.userdirectory.resources import add_routes as add_user_directory_rou
 from writer.departures import Departures
 from writer.guests import Guests
 from writer.log_writer import LogWriter
+from writer.media.pages import Pages
 from writer.passwords import Passwords
 from writer.presence import Presences
 from writer.rate_limits import RateLimits
@@ -67,6 +69,7 @@ class Process:
         self.uploads = make_pool(settings, "writer", name="api uploads", pool_max=MEDIA_CONNECTIONS)
         self.downloads = make_pool(settings, "reader", name="api downloads", pool_max=MEDIA_CONNECTIONS)
         self.decoders = Decoders(settings.media)
+        self.pages = Pages(Guard(settings.media.preview_allowed_networks))
         self.key = read_key(settings.server.signing_key)
         direct = component_dsn(settings, "writer", direct=True, name="api head")
         self.appends = make_pool(settings, "writer", name="appends", pool_max=1)
@@ -113,6 +116,8 @@ class Process:
             routes=self.routes.methods,
             presences=self.presences,
             media_pool=self.uploads,
+            pages=self.pages,
+            decoders=self.decoders,
         )
         add_writer_routes(self.routes, services)
         for add in READERS:
@@ -128,6 +133,7 @@ class Process:
         await stack.enter_async_context(self.reader_pool)
         await stack.enter_async_context(self.uploads)
         await stack.enter_async_context(self.downloads)
+        await stack.enter_async_context(self.pages)
         await stack.enter_async_context(self.head)
         await self._check_identity()
         await stack.enter_async_context(self.sessions)

@@ -47,17 +47,17 @@ class BlobWriter:
         self._pieces = 0
         self._digest = hashlib.sha256()
         self._file: int | None = None
+        self.file: str | None = None
         self.blob = 0
         self.bytes = 0
 
     async def begin(self) -> None:
         """Makes the place that it is written to. Raises psycopg.Error, OSError."""
-        name = None
         if self._directory is not None:
-            name = secrets.token_hex(16)
-            self._file = await asyncio.to_thread(_create, path_of(self._directory, name))
+            self.file = secrets.token_hex(16)
+            self._file = await asyncio.to_thread(_create, path_of(self._directory, self.file))
         async with self._pool.connection() as connection:
-            row = await (await connection.execute(SQL["begin"], {"file": name})).fetchone()
+            row = await (await connection.execute(SQL["begin"], {"file": self.file})).fetchone()
         assert row is not None
         self.blob = row[0]
 

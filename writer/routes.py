@@ -25,6 +25,7 @@ from writer.login import Login, Logout, Refresh
 from writer.login_tokens import GetLoginToken, LoginTokens
 from writer.logins import Logins
 from writer.mail import Mailer
+from writer.media.previews import Previews, PreviewUrl
 from writer.media.resources import Upload
 from writer.media.uploads import Uploads
 from writer.membership import Join, Leave, Memberships, Moderation
@@ -235,7 +236,15 @@ def _add_rooms(app: Routes, services: Services) -> None:
 
 
 def _add_media(app: Routes, services: Services) -> None:
-    upload = Upload(Uploads(services.media_pool, services.settings.media), services.limits, services.settings)
+    settings, limits = services.settings, services.limits
+    uploads = Uploads(services.media_pool, settings.media)
+    upload = Upload(uploads, limits, settings)
     app.add_route(MEDIA + "/upload", upload)
     app.add_route(MEDIA + "/upload/{server_name}/{media_id}", upload, suffix="to")
     app.add_route("/_matrix/media/v1/create", upload, suffix="create")
+    if settings.media.url_previews:
+        previews = Previews(
+            services.pool, uploads, services.pages, services.decoders, settings.media, settings.server.name
+        )
+        for base in (V1 + "/media", MEDIA):
+            app.add_route(base + "/preview_url", PreviewUrl(previews, limits))

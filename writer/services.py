@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from eventlog.image_decoding import Decoders
 from eventlog.pools import Pool
 from eventlog.sessions import SessionCache
 from eventlog.settings import Settings
 from writer.departures import Departures
 from writer.guests import Guests
 from writer.log_writer import LogWriter
+from writer.media.pages import Pages
 from writer.passwords import Passwords
 from writer.presence import Presences
 from writer.rate_limits import RateLimits
@@ -31,3 +33,5 @@ class Services:
     routes: Callable[[], Iterable[tuple[str, str]]]
     presences: Presences
     media_pool: Pool
+    pages: Pages
+    decoders: Decoders

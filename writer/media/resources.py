@@ -58,13 +58,13 @@ class Upload:
             self._limits.take("upload", session.user_id)
         said = Described.checked(req.get_header("content-type"), req.get_param("filename"))
         length = req.get_header("content-length") or "0"
-        media_id, size = await self._uploads.store(
+        stored = await self._uploads.store(
             session.user_id,
             body_parts(req, self._most),
             said,
             length=min(int(length), 2**62) if length.isdecimal() else 0,
             media_id=media_id,
         )
-        _BYTES.count += size
+        _BYTES.count += stored.content.bytes
         _FILES.count += 1
-        return media_id
+        return stored.media_id

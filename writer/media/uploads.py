@@ -11,9 +11,9 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from eventlog.blobs import Blobs
+from eventlog.blobs import Blob, Blobs
 from eventlog.pools import Pool
 from eventlog.queries import Queries
 from eventlog.safe_text import safe
@@ -53,6 +53,13 @@ class Awaited:
 
     media_id: str
     expires_at: int
+
+
+class Stored(NamedTuple):
+    """An upload, and its content as it was written: for a day it can be read there, whatever other content is equal."""
+
+    media_id: str
+    content: Blob
 
 
 class Uploads:
@@ -95,8 +102,8 @@ class Uploads:
 
     async def store(
         self, user_id: str | None, parts: AsyncIterator[bytes], said: Described, *, length: int = 0, media_id: str = ""
-    ) -> tuple[str, int]:
-        """Stores a content, for a URI that awaits it or a new one; the media id and how many bytes it was.
+    ) -> Stored:
+        """Stores a content, for a URI that awaits it or a new one.
 
         `length` is what the client announced, 0 for nothing. M_FORBIDDEN beyond the user's quota, M_LIMIT_EXCEEDED when too many
         upload, what `parts` raises, psycopg.Error, OSError.
@@ -130,13 +137,22 @@ class Uploads:
         assert row is not None
         match row[0]:
             case "stored":
-                return str(values["media_id"]), writer.bytes
+                return Stored(str(values["media_id"]), Blob(writer.blob, writer.bytes, writer.file))
             case "quota":
                 raise _over_quota()
             case "unknown":
                 # Somebody was faster, or its time was over meanwhile.
                 await self.check_awaited(user_id or "", media_id)
         raise unknown(408, "The upload took too long.")
+
+    async def name(self, media_id: str, content_type: str) -> None:
+        """Says of which type an upload of the server's own is, once that is known."""
+        async with self._pool.connection() as connection:
+            await connection.execute(SQL["name"], {"media_id": media_id, "content_type": content_type})
+
+    def read(self, content: Blob) -> AsyncIterator[bytes]:
+        """A content that was stored just now."""
+        return self._blobs.read(content)
 
     async def _check_allowance(self, user_id: str, length: int) -> None:
         async with self._pool.connection() as connection:

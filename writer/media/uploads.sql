@@ -18,3 +18,7 @@ select files, bytes from media.usage where user_id = %(user_id)s
 -- An upload whose content was written.
 select media.store_v1(%(media_id)s, %(user_id)s, %(blob)s, %(sha256)s, %(bytes)s, %(content_type)s, %(file_name)s, %(awaited)s,
                       %(legacy)s, %(most_files)s, %(most_bytes)s)
+
+-- name --
+-- Says of which type an upload of the server's own is.
+update media.uploads set content_type = %(content_type)s where media_id = %(media_id)s and user_id is null

@@ -1,0 +1,121 @@
+"""Fetching what is behind a URL that a user has sent: pages and pictures of the web.
+
+Invariant: each connection, also one that a redirect leads to, goes to an address that `eventlog.outgoing` has checked, and to the
+very address that it has checked. Nothing that fetches carries anything of ours: no cookies, no credentials, no proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+
+from eventlog.outgoing import Forbidden, Guard, GuardedResolver
+
+MOST_SECONDS: Final = 30.0
+"""For one page or picture, redirects and decoding included."""
+MOST_REDIRECTS: Final = 5
+MOST_URL: Final = 2_000
+AT_ONCE: Final = 8
+PART_BYTES: Final = 65_536
+_REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+
+
+class Unreachable(Exception):
+    """There is nothing to be had behind the URL."""
+
+
+class Response(NamedTuple):
+    """What a server answered: where in the end, of which type, and the body as it comes, up to a length."""
+
+    url: str
+    content_type: str
+    charset: str
+    body: AsyncIterator[bytes]
+
+
+def is_fetchable(url: str) -> bool:
+    """Whether the text is an http or https URL of a host, without a password."""
+    if len(url) > MOST_URL or not url.isprintable() or " " in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+        )
+    except ValueError:
+        return False
+
+
+class Pages:
+    """Fetches; an async context manager."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                resolver=GuardedResolver(self._guard), limit=AT_ONCE, use_dns_cache=False, force_close=True
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, connect=MOST_SECONDS, sock_read=MOST_SECONDS),
+            headers={"user-agent": "Walden (URL preview bot)", "accept-language": "en, *;q=0.5"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    @asynccontextmanager
+    async def fetch(self, url: str, most: int) -> AsyncIterator[Response]:
+        """What is behind a URL; of a longer body the first `most` bytes. Raises Forbidden, Unreachable."""
+        assert self._session is not None
+        try:
+            async with asyncio.timeout(MOST_SECONDS):
+                for _ in range(MOST_REDIRECTS + 1):
+                    if not is_fetchable(url):
+                        raise Forbidden("not a URL to follow")
+                    # Addresses are not resolved, so the resolver does not see them.
+                    self._guard.check_host(urlsplit(url).hostname or "")
+                    async with self._session.get(url, allow_redirects=False) as answer:
+                        if answer.status in _REDIRECTS and "location" in answer.headers:
+                            url = urljoin(url, answer.headers["location"])
+                            continue
+                        if answer.status != 200:
+                            raise Unreachable(f"status {answer.status}")
+                        kind = answer.content_type.lower()
+                        yield Response(url, kind, answer.charset or "", _up_to(answer.content, most))
+                        return
+                raise Unreachable("too many redirects")
+        except aiohttp.InvalidURL as error:
+            # As 127.1 for an address: not even looked at.
+            raise Forbidden("not a URL to follow") from error
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            if forbidden := _forbidden(error):
+                raise forbidden from error
+            raise Unreachable(str(error) or type(error).__name__) from error
+
+
+def _forbidden(error: BaseException | None) -> Forbidden | None:
+    """The guard's word, which aiohttp wraps."""
+    while error is not None and not isinstance(error, Forbidden):
+        error = getattr(error, "os_error", None) or error.__cause__
+    return error
+
+
+async def _up_to(content: aiohttp.StreamReader, most: int) -> AsyncIterator[bytes]:
+    rest = most
+    while rest > 0 and (part := await content.read(min(PART_BYTES, rest))):
+        rest -= len(part)
+        yield part
