@@ -255,6 +255,7 @@ QUERIES: dict[str, dict[str, str]] = {
     ROOM + "/context/{event_id}": {"limit": "4", "filter": "{}"},
     ROOM + "/members": {"membership": "join", "not_membership": "ban"},
     V3 + "/publicRooms": {"limit": "3"},
+    V1 + "/media/preview_url": {"url": "http://127.0.0.1:1/page", "ts": "1"},
     V1 + "/media/download/{server_name}/{media_id}": {"timeout_ms": "0"},
     V1 + "/media/thumbnail/{server_name}/{media_id}": {
         "width": "32",
@@ -287,6 +288,10 @@ NO_BODY = frozenset(
         ("POST", V3 + "/logout/all"),
         ("POST", ROOM + "/forget"),
         ("POST", USER + "/openid/request_token"),
+        # Bytes of any kind, or none.
+        ("POST", "/_matrix/media/v3/upload"),
+        ("PUT", "/_matrix/media/v3/upload/{server_name}/{media_id}"),
+        ("POST", "/_matrix/media/v1/create"),
         # A form, of a page that people look at.
         ("POST", V3 + "/auth/{stage}/fallback/web"),
     )
