@@ -62,8 +62,9 @@ where user_id = %(user_id)s and deactivated_at is null
 returning user_id
 
 -- drop_belongings --
--- Removes what an account has beside its devices: third-party identifiers and tokens of all kinds.
-with threepids as (delete from writer.threepids where user_id = %(user_id)s),
+-- Removes what an account has beside its devices: third-party identifiers, tokens of all kinds, backed up keys.
+with backups as (delete from writer.key_backups where user_id = %(user_id)s),
+     threepids as (delete from writer.threepids where user_id = %(user_id)s),
      login_tokens as (delete from writer.login_tokens where user_id = %(user_id)s),
      openid_tokens as (delete from writer.openid_tokens where user_id = %(user_id)s)
 delete from writer.filters where user_id = %(user_id)s

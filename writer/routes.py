@@ -21,6 +21,7 @@ from writer.fallback import Fallback
 from writer.filters import Filters
 from writer.interactive import Interactive
 from writer.invite_permissions import InvitePermissions
+from writer.key_backups import BackedUpKeys, KeyBackupVersions
 from writer.login import Login, Logout, Refresh
 from writer.login_tokens import GetLoginToken, LoginTokens
 from writer.logins import Logins
@@ -171,6 +172,13 @@ def _add_people(app: Routes, services: Services) -> None:
     app.add_route(rule, push_rules)
     app.add_route(rule + "/enabled", push_rules, suffix="enabled")
     app.add_route(rule + "/actions", push_rules, suffix="actions")
+
+    backups, backed_up = KeyBackupVersions(pool), BackedUpKeys(pool)
+    app.add_route(V3 + "/room_keys/version", backups)
+    app.add_route(V3 + "/room_keys/version/{version}", backups, suffix="one")
+    app.add_route(V3 + "/room_keys/keys", backed_up)
+    app.add_route(V3 + "/room_keys/keys/{room_id}", backed_up, suffix="room")
+    app.add_route(V3 + "/room_keys/keys/{room_id}/{session_id}", backed_up, suffix="session")
 
     pushers = Pushers(pool, settings)
     app.add_route(V3 + "/pushers", pushers)

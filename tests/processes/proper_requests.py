@@ -15,6 +15,8 @@ V3 = "/_matrix/client/v3"
 ROOM = V3 + "/rooms/{room_id}"
 USER = V3 + "/user/{user_id}"
 MESSAGE = {"msgtype": "m.text", "body": "hello", "m.mentions": {"user_ids": ["@a:b.example"], "room": False}}
+BACKUP = {"algorithm": "m.megolm_backup.v1.curve25519-aes-sha2", "auth_data": {"public_key": "x", "signatures": {}}}
+KEY = {"first_message_index": 1, "forwarded_count": 0, "is_verified": True, "session_data": {"ciphertext": "x"}}
 CLOSING = ("/account/deactivate", "/logout", "/logout/all", "/account/password", "/delete_devices")
 """What ends the session that asks; asked by somebody who can spare it."""
 
@@ -41,6 +43,8 @@ class Scene:
     other_id: str
     server_name: str
     media_id: str = "none"
+    backup: str = ""
+    """The version of a key backup."""
 
     def parameters(self, template: str) -> dict[str, str]:
         """Values of the path parameters."""
@@ -64,6 +68,8 @@ class Scene:
             "tag": "u.work",
             "server_name": self.server_name,
             "media_id": self.media_id,
+            "version": self.backup,
+            "session_id": "a-session",
         }
         if "/state/" in template:
             values["event_type"] = "org.example.state"
@@ -81,6 +87,8 @@ class Scene:
     def request(self, method: str, template: str) -> Request:
         """The request."""
         query = QUERIES.get(template, {}) if method == "GET" else {}
+        if template.startswith(V3 + "/room_keys/keys"):
+            query = {"version": self.backup}
         path = fill(template, self.parameters(template))
         return Request(method, template, path, query, self.body(method, template))
 
@@ -214,6 +222,11 @@ class Scene:
                     }
                 }
             },
+            ("POST", V3 + "/room_keys/version"): BACKUP,
+            ("PUT", V3 + "/room_keys/version/{version}"): {**BACKUP, "version": self.backup},
+            ("PUT", V3 + "/room_keys/keys"): {"rooms": {self.room_id: {"sessions": {"a-session": KEY}}}},
+            ("PUT", V3 + "/room_keys/keys/{room_id}"): {"sessions": {"a-session": KEY}},
+            ("PUT", V3 + "/room_keys/keys/{room_id}/{session_id}"): KEY,
             ("PUT", USER + "/account_data/{data_type}"): {"a": {"b": ["c", 1.5]}},
             ("PUT", USER + "/rooms/{room_id}/account_data/{data_type}"): {"a": {"b": ["c", 1.5]}},
             ("PUT", USER + "/rooms/{room_id}/tags/{tag}"): {"order": 0.5},

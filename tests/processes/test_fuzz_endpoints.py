@@ -23,7 +23,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from people import Person, segment
-from proper_requests import CLOSING, V3, Request, Scene, fill
+from proper_requests import BACKUP, CLOSING, V3, Request, Scene, fill
 from whole_server import SERVER_NAME, WholeServer
 
 from bin.api import compose
@@ -227,9 +227,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         path = f"{V3}/rooms/{segment(room_id)}/send/m.room.message/first"
         sent = http.put(path, json={"msgtype": "m.text", "body": "first"}, headers=ask).raise_for_status()
         uploaded = http.post("/_matrix/media/v3/upload", content=PNG, headers={**ask, "content-type": "image/png"})
-        media_id = uploaded.raise_for_status().json()["content_uri"].rpartition("/")[2]
+        made = http.post(V3 + "/room_keys/version", json=BACKUP, headers=ask).raise_for_status()
         one.scene = Scene(
-            me["user_id"], me["device_id"], room_id, sent.json()["event_id"], other["user_id"], SERVER_NAME, media_id
+            me["user_id"],
+            me["device_id"],
+            room_id,
+            sent.json()["event_id"],
+            other["user_id"],
+            SERVER_NAME,
+            uploaded.raise_for_status().json()["content_uri"].rpartition("/")[2],
+            made.json()["version"],
         )
         yield one
         # Whatever the tests have sent, everything is judged, and somebody new can hold a conversation.
