@@ -102,6 +102,10 @@ class Process:
         self.sessions.tell(self.sync.end)
         self._stack = AsyncExitStack()
         self._presence: asyncio.Task[None] | None = None
+        self._weeding: asyncio.Task[None] | None = None
+        self.head.watch_returns(self._weed)
+        if self.standby is not None:
+            self.standby[0].watch_returns(self._weed)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.limits = RateLimits(settings.rate_limits)
         services = Services(
@@ -164,6 +168,17 @@ class Process:
                 await asyncio.sleep(delay)
         raise ConfigurationError("the database was not there for a minute: see that it runs")
 
+    def _weed(self) -> None:
+        """Takes connections that ended with the database out of the pools: each would cost a request its answer, hours later."""
+        if self._weeding is None or self._weeding.done():
+            self._weeding = asyncio.create_task(self._look_through_pools(), name="weed")
+
+    async def _look_through_pools(self) -> None:
+        pools = [self.pool, self.reader_pool, *([self.standby[1]] if self.standby is not None else [])]
+        found = await asyncio.gather(*(pool.check() for pool in pools), return_exceptions=True)
+        errors = [str(error) for error in found if error is not None]
+        log.info("the database is back: idle connections were looked through", errors=errors or None)
+
     def stop(self) -> None:
         """Answers the long polls: the process has been told to end. Safe to call from a signal handler."""
         if self._loop is not None:
@@ -171,9 +186,10 @@ class Process:
 
     async def close(self) -> None:
         """Closes everything in the opposite order."""
-        if self._presence is not None:
-            self._presence.cancel()
-            await asyncio.gather(self._presence, return_exceptions=True)
+        for task in (self._presence, self._weeding):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await self._stack.aclose()
 
 

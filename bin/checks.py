@@ -31,7 +31,7 @@ Usage: bin/test [fast | lint] [PYTEST ARGUMENT...]
 
 Without a PATH, tests run side by side, one on each core (at most four). A PostgreSQL 18
 cluster runs while the tests do (under another account if you are root). WALDEN_KILL_ROUNDS (default 4), WALDEN_KILL_SEED,
-WALDEN_HOLD_SECONDS (4), WALDEN_FUZZ_ROOM_VERSIONS ("6 12"), WALDEN_FAILOVER_ROUNDS (1), WALDEN_RECOVERY_ROUNDS (1),
+WALDEN_HOLD_SECONDS (4), WALDEN_FUZZ_ROOM_VERSIONS ("6 12"), WALDEN_FAILOVER_ROUNDS (5), WALDEN_RECOVERY_ROUNDS (1),
 WALDEN_RECOVERY_BACK (seconds, 6) and WALDEN_RECOVERY_SEED make the tests of kills, open transactions, bad input, failovers and
 restores longer.
 WALDEN_SPEC_DIR, a checkout of github:matrix-org/matrix-spec, holds every response of a test against the specification's schemas.

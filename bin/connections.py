@@ -53,6 +53,8 @@ def uses(settings: Settings) -> list[Use]:
         # There is one stream less here then, and one there: both are kept in the sum, for a standby may be promoted.
         found.append(Use("api", "on the standby: requests to /sync", "reader", "direct", pool))
         found.append(Use("api", "on the standby: its committed head", "reader", "direct", 1))
+    if "," in (settings.database.direct_dsn or settings.database.dsn):
+        found.append(Use("maintenance", "for moments: a look at each server", "replication", "direct", 1))
     if settings.server.metrics_listen is not None:
         found.append(Use("metrics", "what is read while it is scraped", "reader", "direct", 1))
     return found

@@ -69,6 +69,7 @@ class Head:
         self._verdicts: OrderedDict[int, Verdict] = OrderedDict()
         self._waiting: dict[int, list[asyncio.Future[Verdict]]] = {}
         self._watchers: list[Callable[[], None]] = []
+        self._returns: list[Callable[[], None]] = []
         self._asked: set[int] = set()
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -98,6 +99,10 @@ class Head:
     def watch(self, callback: Callable[[], None]) -> None:
         """Calls back, on the loop, whenever the head has moved."""
         self._watchers.append(callback)
+
+    def watch_returns(self, callback: Callable[[], None]) -> None:
+        """Calls back, on the loop, whenever the database is there again after it was lost."""
+        self._returns.append(callback)
 
     @property
     def fresh(self) -> bool:
@@ -143,7 +148,7 @@ class Head:
         self._woken.set()
 
     async def _run(self, ready: asyncio.Future[None]) -> None:
-        delay = 0.1
+        delay, lost = 0.1, False
         while True:
             try:
                 async with contextlib.AsyncExitStack() as stack:
@@ -162,7 +167,10 @@ class Head:
                     await self._look(looking)
                     if not ready.done():
                         ready.set_result(None)
-                    delay = 0.1
+                    elif lost:
+                        for callback in self._returns:
+                            callback()
+                    delay, lost = 0.1, False
                     if listener is not None:
                         stack.enter_context(listener)
                     while True:
@@ -178,6 +186,7 @@ class Head:
                     ready.set_exception(error)
                     return
                 _LOST.count += 1
+                lost = True
                 log.warning("head lost its connection", error=str(error).strip(), again_in=delay)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, MOST_PAUSE)

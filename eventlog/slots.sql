@@ -67,3 +67,16 @@ from pg_catalog.pg_replication_slots where slot_name = %(name)s and database = c
 select pid, datname, application_name, floor(extract(epoch from now() - xact_start))::int8 as seconds
 from pg_catalog.pg_stat_activity where backend_xid is not null and pid <> pg_backend_pid()
 order by xact_start limit 5
+
+-- drop_leftovers --
+-- Durable slots that a standby has from its time as the primary: those of this database that nobody uses or keeps in step.
+select s.slot_name, pg_catalog.pg_drop_replication_slot(s.slot_name)
+from pg_catalog.pg_replication_slots s
+where pg_catalog.pg_is_in_recovery() = %(standby)s
+  and s.database = current_database()
+  and s.slot_name ~ (
+      '^walden_' || (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+      || '_(outputs|roomserver_s[0-9]+)$')
+  and not s.temporary
+  and s.active_pid is null
+  and not coalesce((to_jsonb(s) ->> 'synced')::boolean, false)

@@ -10,6 +10,8 @@ as much of either in a process that has just been woken up.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import select
 from itertools import count
 from typing import Final
 
@@ -46,8 +48,17 @@ class Statement:
 
     @property
     def usable(self) -> bool:
-        """Whether the connection is still there."""
-        return self._pgconn.status == ConnStatus.OK
+        """Whether the connection is still there: a server that ended the session has said so into the socket."""
+        pgconn = self._pgconn
+        if pgconn.status == ConnStatus.OK and not self.connection.lock.locked():
+            poll = select.poll()
+            poll.register(pgconn.socket, select.POLLIN)
+            with contextlib.suppress(psycopg.OperationalError):
+                # Its last words, then the end.
+                for _ in range(2):
+                    if poll.poll(0):
+                        pgconn.consume_input()
+        return pgconn.status == ConnStatus.OK
 
     async def run(self, *parameters: Value) -> list[tuple[Value, ...]]:
         """The rows of one execution, text as bytes.

@@ -5,7 +5,8 @@ slot's position, the counts of schema activity, removals of what has expired.
 Shards by: nothing. Safe to run N of: yes, each step is harmless twice. Dead for an hour: nothing is noticed; for weeks:
 rows go to the default partitions, and the outputs slot holds back WAL until max_slot_wal_keep_size.
 
-Invariant: the durable outputs slot, which reader processes copy and nobody streams from, exists and is never far behind.
+Invariant: the durable outputs slot, which reader processes copy and nobody streams from, exists and is never far behind; a standby
+that database.dsn names has no slots of its own from a time as the primary for longer than a moment.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
+from eventlog import leftover_slots
 from eventlog.faults import Failure, Policy, Retries, judge
 from eventlog.pools import component_dsn
 from eventlog.provision import outputs_slot
@@ -31,9 +33,11 @@ log = structlog.get_logger(__name__)
 
 # A process that copies the slot decodes what was written since it was moved: some seconds' worth at most.
 SLOT_SECONDS = 10.0
+STANDBY_SECONDS = 20.0
 EXPIRY_SECONDS = 600.0
 PARTITION_SECONDS = 3600.0
 LOCKED_SECONDS = 60.0
+LOOK_SECONDS = 5.0
 RETENTION_SECONDS = 3600.0
 # Outputs are counted some thousand a transaction; what one round does not reach, the next one does.
 FOLDED_AT_ONCE = 2_000
@@ -106,7 +110,7 @@ async def _work(settings: Settings) -> None:
         await AsyncConnection.connect(movers, autocommit=True, connect_timeout=10) as mover,
     ):
         slot = outputs_slot(await database_oid(mover))
-        due = {"partitions": 0.0, "expiry": 0.0}
+        due = {"partitions": 0.0, "expiry": 0.0, "standbys": 0.0}
         while True:
             now = time.monotonic()
             if now >= due["partitions"]:
@@ -116,7 +120,23 @@ async def _work(settings: Settings) -> None:
                 await _remove_expired(connection)
             await _count_activity(connection)
             await _move_slot(mover, slot)
+            if now >= due["standbys"]:
+                due["standbys"] = now + STANDBY_SECONDS
+                await _look_at_standbys(movers)
             await asyncio.sleep(SLOT_SECONDS)
+
+
+async def _look_at_standbys(dsn: str) -> None:
+    """Frees the servers that the DSN names of what they kept from their time as the primary."""
+    for node in leftover_slots.nodes(dsn):
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                dropped = await leftover_slots.drop_leftovers(node)
+        except (psycopg.Error, OSError, TimeoutError):
+            # One that is away is missed by whoever runs it, and what it has kept is dropped when it is back.
+            continue
+        if dropped:
+            log.info("a standby had slots from its time as the primary: they were dropped", slots=dropped)
 
 
 async def _make_partitions(connection: AsyncConnection) -> bool:

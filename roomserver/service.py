@@ -21,6 +21,7 @@ from eventlog import history
 from eventlog.faults import Retries
 from eventlog.history import Restored, Standing
 from eventlog.key_file import read_key
+from eventlog.leftover_slots import drop_leftovers
 from eventlog.pgoutput import Commit, Message
 from eventlog.pools import component_dsn
 from eventlog.provision import Identity, check_identity, entries_publication, roomserver_slot
@@ -203,6 +204,9 @@ class RoomServer:
             epoch=epoch,
             positions_lost=finding.lost or None,
         )
+        # What this server had from an earlier time as the primary: catalogs that it would decode by may be gone since.
+        if dropped := await drop_leftovers(replication, promoted=True):
+            log.info("slots from another time were dropped", slots=dropped)
 
     async def _remember(self) -> None:
         """Tells the data directory how far the shard is, a moment behind: nothing that is not safe on the database's disk."""

@@ -36,7 +36,7 @@ from psycopg.conninfo import make_conninfo
 PATRONI: Final = ("patroni[etcd3]>=4.0", "psycopg[binary]>=3.3.2")
 ETCD: Final = "/usr/bin/etcd"
 START_SECONDS: Final = 120.0
-TTL, LOOP_WAIT, RETRY_TIMEOUT = 20, 2, 5
+TTL, LOOP_WAIT, RETRY_TIMEOUT = 20, 1, 5
 """Patroni's least ttl: a machine that died is missed after it, and the standby takes over within a loop_wait."""
 WATCH: Final = """read -r _
 kill -TERM $1
@@ -312,6 +312,7 @@ class PatroniCluster:
             "max_slot_wal_keep_size": "1GB",
             "shared_buffers": "32MB",
             "max_wal_size": "256MB",
+            "wal_retrieve_retry_interval": "500ms",
             "unix_socket_directories": "",
             # kill -9 loses nothing that the kernel has.
             "fsync": "off",

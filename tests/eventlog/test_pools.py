@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 
 import pytest
+from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict
 
 from eventlog.configuration import load_settings
 from eventlog.pools import SESSION, component_dsn, make_pool
 from eventlog.settings import Settings
+from eventlog.statement import Statement
 
 DIRECT = {"WALDEN_DATABASE_DIRECT_DSN": "host=db dbname=w"}
 
@@ -45,3 +49,20 @@ async def test_statements_are_prepared_unless_the_setting_says_no(
 ) -> None:
     pool = make_pool(settings(tmp_path, WALDEN_DATABASE_PREPARE=prepare), "writer")
     assert isinstance(pool.kwargs, dict) and pool.kwargs["prepare_threshold"] == threshold
+
+
+@pytest.mark.postgres
+async def test_a_statement_notices_that_its_session_was_ended_before_it_is_run(database: str) -> None:
+    async with await AsyncConnection.connect(database, autocommit=True) as connection:
+        statement = Statement(connection, "select 1")
+        assert await statement.run() == [(b"1",)] and statement.usable
+        async with await AsyncConnection.connect(database, autocommit=True) as other:
+            # What a server says unasked is no reason to give it up.
+            await connection.execute("listen something")
+            await other.execute("notify something")
+            assert statement.usable
+            await other.execute("select pg_terminate_backend(%s, 20000)", [connection.info.backend_pid])
+        end = time.monotonic() + 30
+        while statement.usable:
+            assert time.monotonic() < end
+            await asyncio.sleep(0.01)

@@ -1,6 +1,7 @@
 """The primary dies under load and its synchronous standby takes over: nothing acknowledged is lost, nothing is doubled.
 
-Patroni's own time ends when the standby takes writes; how long Walden takes from there is what the figures say.
+Patroni's own time ends when the standby takes writes; how long Walden takes from there is what the figures say. PostgreSQL dies
+alone, and every fifth time with its machine, Patroni too, which is missed after its `ttl` only.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from whole_server import WholeServer
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-ROUNDS = int(os.environ.get("WALDEN_FAILOVER_ROUNDS", "1"))
+ROUNDS = int(os.environ.get("WALDEN_FAILOVER_ROUNDS", "5"))
 SEED = int(os.environ.get("WALDEN_FAILOVER_SEED", "0")) or random.randrange(1, 1 << 31)
 RECOVERY_SECONDS = 90.0
 SENDERS, ROOMS = 8, 4
@@ -63,10 +64,12 @@ async def test_a_primary_that_dies_under_load_takes_no_acknowledged_event_with_i
                 assert await asyncio.to_thread(differences, server.settings.dsn()) == {}
             finally:
                 await load.close()
+            said = (server.data_dir / "logs" / "roomserver-0.log").read_text(encoding="utf-8")
             if version >= 17:
                 # The slots went over with the rest: nothing had to be read from the tables for want of one.
-                said = (server.data_dir / "logs" / "roomserver-0.log").read_text(encoding="utf-8")
                 assert "slot lost" not in said
+            else:
+                assert said.count("slot lost: working from the tables") >= ROUNDS
             epochs = server.rows("select reason, timeline from eventlog.epochs order by ordinal")
             assert [row["reason"] for row in epochs] == ["init"] + ["failover"] * ROUNDS
     repeats = sum(person.repeats for person in load.senders)
@@ -90,7 +93,7 @@ async def _deaths(
         await asyncio.sleep(chance.uniform(0.5, 2.0))
         primary = await asyncio.to_thread(cluster.leader)
         assert primary is not None
-        machine = (number + cluster.version) % 2 == 0
+        machine = number % 5 == 4
         await asyncio.to_thread(_kill, cluster, primary, machine)
         died = time.monotonic()
         await asyncio.to_thread(cluster.until_leader, cluster.other(primary))
@@ -100,7 +103,7 @@ async def _deaths(
         except TimeoutError:
             raise AssertionError(f"no message after the failover:\n{server.logs()}\n{cluster.tail()}") from None
         found.append(("the machine" if machine else "PostgreSQL", opened - died, seconds))
-        if machine:
+        if machine and number < ROUNDS - 1:
             await asyncio.to_thread(cluster.start, primary)
     return found
 

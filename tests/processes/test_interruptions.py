@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from clusters import Cluster
 from load import Load, compare
-from people import Person
+from people import Person, segment
 from projections import differences
 from proxy import Proxy
 from whole_server import WholeServer, running
@@ -58,6 +58,41 @@ async def conversation(server: WholeServer) -> AsyncIterator[Load]:
         assert await asyncio.to_thread(differences, server.settings.dsn()) == {}
     finally:
         await load.close()
+
+
+async def test_a_database_that_is_back_costs_no_request_its_answer(server: WholeServer) -> None:
+    """Every idle connection ended with it, of which a quiet server finds the last one hours later."""
+    back = "the database is back: idle connections were looked through"
+    api = server.data_dir / "logs" / "api.log"
+    async with Person(server.url) as person:
+        await person.register()
+        room_id = await person.create_room()
+
+        async def ask(number: int) -> list[int]:
+            path = f"rooms/{segment(room_id)}"
+            message = {"msgtype": "m.text", "body": f"{number}"}
+            asked = (
+                person.once("PUT", f"{path}/send/m.room.message/{number}", message),
+                person.once("GET", f"{path}/messages", dir="b", limit="5"),
+                person.once("GET", f"user/{segment(person.user_id)}/account_data/none"),
+                person.once("GET", "sync"),
+            )
+            return [status for status, _ in await asyncio.gather(*asked)]
+
+        async def ask_at_once(first: int) -> list[int]:
+            return [status for found in await asyncio.gather(*map(ask, range(first, first + 20))) for status in found]
+
+        # All connections that the pools may have are opened.
+        before = await ask_at_once(0)
+        assert set(before) == {200, 404}
+        known = api.read_text(encoding="utf-8").count(back)
+        await asyncio.to_thread(server.kill, "postgres")
+        end = time.monotonic() + RECOVERY_SECONDS
+        while api.read_text(encoding="utf-8").count(back) == known:
+            assert time.monotonic() < end, server.logs()
+            await asyncio.sleep(0.05)
+        await person.send(room_id, "until the room server is back as well")
+        assert await ask_at_once(20) == before
 
 
 def drop_slot(dsn: str, part: str, seconds: float = 20.0) -> str:
