@@ -57,7 +57,7 @@ comment on column history.messages.room is 'The room''s number: history.rooms.ro
 
 -- Inlined by the planner, so that "order by place desc limit 50" reads fifty rows of an index and no more.
 create function history.messages_of(of_room text) returns setof history.messages
-language sql stable parallel safe
+language sql stable parallel restricted
 begin atomic
     select m.event_id, m.room_id, m.sender, m.sent_at, m.received_at, m.type, m.msgtype, m.body, m.encrypted, m.edit_event_id,
            m.edited_at, m.redacted, m.redacted_by, m.redaction_reason, m.thread, m.in_reply_to, m.place, m.room

@@ -45,7 +45,7 @@ comment on column history.edits.place is 'Order in the room''s timeline; negativ
 comment on column history.edits.room is 'The room''s number: history.rooms.room.';
 
 create function history.edits_of(of_room text) returns setof history.edits
-language sql stable parallel safe
+language sql stable parallel restricted
 begin atomic
     select m.event_id, m.room_id, m.sender, m.edit_event_id, m.edited_at, m.received_at, m.msgtype, m.body, m.original_body,
            m.encrypted, m.redacted, m.place, m.room

@@ -29,7 +29,7 @@ comment on column history.reactions.place is 'Order in the room''s timeline; neg
 comment on column history.reactions.room is 'The room''s number: history.rooms.room.';
 
 create function history.reactions_of(of_room text) returns setof history.reactions
-language sql stable parallel safe
+language sql stable parallel restricted
 begin atomic
     select m.event_id, m.room_id, m.sender, m.key, m.reacted_at, m.received_at, m.reaction_event_id, m.place, m.room
     from history.reactions m

@@ -49,7 +49,7 @@ comment on column history.threads.place is 'Order of the first reply in the room
 comment on column history.threads.room is 'The room''s number: history.rooms.room.';
 
 create function history.threads_of(of_room text) returns setof history.threads
-language sql stable parallel safe
+language sql stable parallel restricted
 begin atomic
     select m.event_id, m.room_id, m.sender, m.sent_at, m.body, m.encrypted, m.began_at, m.replies, m.last_reply_at, m.last_reply,
            m.place, m.room
@@ -74,7 +74,7 @@ comment on column history.thread_replies.place is 'The reply''s order in the roo
 comment on column history.thread_replies.room is 'The room''s number: history.rooms.room.';
 
 create function history.replies_in(thread_root text) returns setof history.messages
-language sql stable parallel safe
+language sql stable parallel restricted
 begin atomic
     select m.event_id, m.room_id, m.sender, m.sent_at, m.received_at, m.type, m.msgtype, m.body, m.encrypted, m.edit_event_id,
            m.edited_at, m.redacted, m.redacted_by, m.redaction_reason, m.thread, m.in_reply_to, m.place, m.room

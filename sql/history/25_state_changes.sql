@@ -62,7 +62,7 @@ comment on column history.state_changes.until_place is 'Place from which somethi
 comment on column history.state_changes.room is 'The room''s number: history.rooms.room.';
 
 create function history.state_changes_of(of_room text) returns setof history.state_changes
-language sql stable parallel safe
+language sql stable parallel restricted
 begin atomic
     select m.room_id, m.type, m.state_key, m.sender, m.began_at, m.ended_at, m.content, m.redacted, m.event_id, m.place,
            m.until_place, m.room

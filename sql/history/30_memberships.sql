@@ -1,3 +1,4 @@
+-- What the event says is looked up by itself: whoever sorts all that a user ever was and asks for a hundred looks at a hundred events.
 create view history.memberships as
 select r.room_id,
        s.state_key as user_id,
@@ -11,17 +12,21 @@ select r.room_id,
              and f.valid_to > s.valid_to
            order by f.valid_to
            limit 1)) end as ended_at,
-       e.sender as changed_by,
-       case when x.target is null then history.json_text(e.json, 'content', 'reason') end as reason,
-       case when x.target is null then history.json_text(e.json, 'content', 'displayname') end as display_name,
+       (select e.sender from eventlog.events e where e.id = s.entry and e.kind = 's') as changed_by,
+       (select history.json_text(e.json, 'content', 'reason')
+        from eventlog.events e
+        where e.id = s.entry and e.kind = 's'
+          and not exists (select from roomserver.redactions x where x.target = s.event_id)) as reason,
+       (select history.json_text(e.json, 'content', 'displayname')
+        from eventlog.events e
+        where e.id = s.entry and e.kind = 's'
+          and not exists (select from roomserver.redactions x where x.target = s.event_id)) as display_name,
        s.event_id,
        s.room,
        s.valid_from as place,
        s.valid_to as until_place
 from roomserver.rooms r
-join roomserver.state s on s.room = r.nid and s.line = 0 and s.type = 'm.room.member'
-join eventlog.events e on e.id = s.entry and e.kind = 's'
-left join roomserver.redactions x on x.target = s.event_id;
+join roomserver.state s on s.room = r.nid and s.line = 0 and s.type = 'm.room.member';
 comment on view history.memberships is 'Who was what in which room, from when to when: a row per membership event that was part of the room''s state. For one room, history.memberships_of(room_id); for one user, history.memberships_of_user(user_id).';
 comment on column history.memberships.room_id is 'Matrix room id.';
 comment on column history.memberships.user_id is 'The member.';
@@ -37,7 +42,7 @@ comment on column history.memberships.place is 'Place in the room''s timeline fr
 comment on column history.memberships.until_place is 'Place from which another stood; 9223372036854775807 while it stands.';
 
 create function history.memberships_of(of_room text) returns setof history.memberships
-language sql stable parallel safe
+language sql stable parallel restricted
 begin atomic
     select m.room_id, m.user_id, m.membership, m.began_at, m.ended_at, m.changed_by, m.reason, m.display_name, m.event_id, m.room,
            m.place, m.until_place
@@ -68,7 +73,7 @@ comment on column history.members.place is 'Place in the room''s timeline from w
 comment on column history.members.room is 'The room''s number: history.rooms.room.';
 
 create function history.memberships_of_user(of_user text) returns setof history.memberships
-language sql stable parallel safe
+language sql stable parallel restricted
 begin atomic
     select m.room_id, m.user_id, m.membership, m.began_at, m.ended_at, m.changed_by, m.reason, m.display_name, m.event_id, m.room,
            m.place, m.until_place

@@ -2,7 +2,7 @@
 -- Inlined by the planner: a type and a state key that are asked for are looked up, and nothing else is.
 create function history.state_at(of_room text, moment timestamptz)
 returns table (type text, state_key text, sender text, since timestamptz, content jsonb, redacted boolean, event_id text)
-language sql stable parallel safe
+language sql stable parallel restricted
 begin atomic
     select s.type, s.state_key, s.sender, s.began_at, s.content, s.redacted, s.event_id
     from history.state_changes s

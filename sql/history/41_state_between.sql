@@ -58,7 +58,7 @@ comment on function history.span_start(text, timestamptz, timestamptz) is 'known
 create function history.state_between(of_room text, since timestamptz, until timestamptz)
 returns table (changed_at timestamptz, type text, state_key text, sender text, content jsonb, redacted boolean, event_id text,
                content_before jsonb, event_id_before text, place bigint)
-language sql stable parallel safe
+language sql stable parallel restricted
 begin atomic
     select coalesce(s.began_at, b.ended_at), coalesce(c.type, z.type), coalesce(c.state_key, z.state_key), s.sender, s.content,
            coalesce(s.redacted, false), s.event_id, b.content, b.event_id, c.place

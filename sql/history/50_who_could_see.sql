@@ -105,7 +105,7 @@ comment on function history.sight_by(bigint, text, integer, bigint, bigint, bigi
 
 create function history.who_could_see(of_event text)
 returns table (user_id text, how text, membership text, content_withheld boolean)
-language sql stable parallel safe
+language sql stable parallel restricted
 begin atomic
     select null, 'world_readable', null, s.erased
     from history.sight_of(of_event) s

@@ -22,7 +22,7 @@ comment on column history.receipts.change is 'Order of the receipts among themse
 comment on column history.receipts.room is 'The room''s number: history.rooms.room.';
 
 create function history.receipts_of(of_room text) returns setof history.receipts
-language sql stable parallel safe
+language sql stable parallel restricted
 begin atomic
     select m.room_id, m.user_id, m.receipt_type, m.thread, m.event_id, m.read_at, m.place, m.change, m.room
     from history.receipts m

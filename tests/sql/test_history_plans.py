@@ -227,3 +227,24 @@ def test_a_page_is_read_by_the_same_indexes_whatever_the_log_holds(
         node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) for node in steps
     )
     assert touched <= ASKED[name].touches
+
+
+@pytest.mark.parametrize("name", [name for name, asked in ASKED.items() if "_of(%(room)s)" in asked.statement])
+def test_a_page_of_a_room_starts_no_workers_however_cheap_they_seem(
+    log: tuple[psycopg.Connection[Any], dict[str, str]], name: str
+) -> None:
+    connection, about = log
+    with connection.transaction(force_rollback=True):
+        for setting in (
+            "parallel_setup_cost",
+            "parallel_tuple_cost",
+            "min_parallel_table_scan_size",
+            "min_parallel_index_scan_size",
+        ):
+            connection.execute("select set_config(%s, '0', true)", [setting])
+        assert not [
+            node for node in explained(connection, ASKED[name], about) if node["Node Type"].startswith("Gather")
+        ]
+        # With the same settings a count over a view starts some.
+        whole = Asked("all messages", "select count(*) from history.thread_replies", 0)
+        assert [node for node in explained(connection, whole, about) if node["Node Type"].startswith("Gather")]
