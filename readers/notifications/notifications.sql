@@ -1,10 +1,10 @@
 -- ruled --
--- Who has changed their push rules.
-select user_id from roomserver.account_data where room_id = '' and type = 'm.push_rules'
+-- Who has said anything about what is to notify them.
+select distinct user_id from roomserver.account_data where room_id = '' and type = any(%(types)s)
 
 -- rules --
--- The changes that users made to their push rules.
-select user_id, content from roomserver.account_data where room_id = '' and type = 'm.push_rules' and user_id = any(%(users)s)
+-- What users said about what is to notify them.
+select user_id, type, content from roomserver.account_data where room_id = '' and type = any(%(types)s) and user_id = any(%(users)s)
 
 -- bases --
 -- What rules ask of rooms, each after a position of its main line: how many are joined, and who may notify all.
@@ -22,14 +22,16 @@ join roomserver.state s on s.room = r.room and s.line = 0 and s.type in ('m.room
 join eventlog.events e on e.id = s.entry and e.kind = 's'
 
 -- ruled_members --
--- Those in rooms, each after a position of its main line, who have changed their push rules, with their membership events.
+-- Those in rooms, each after a position of its main line, who have said what is to notify them, with their membership events.
 select r.room, m.user_id, e.json
 from unnest(%(rooms)s::bigint[], %(at)s::bigint[]) as r (room, at)
 join roomserver.memberships m on m.room = r.room
-join roomserver.account_data a on a.user_id = m.user_id and a.room_id = '' and a.type = 'm.push_rules'
 join roomserver.state s on s.room = r.room and s.line = 0 and s.type = 'm.room.member' and s.state_key = m.user_id
     and s.membership = 'j' and s.valid_from <= r.at and s.valid_to > r.at
 join eventlog.events e on e.id = s.entry and e.kind = 's'
+where exists (
+    select from roomserver.account_data a where a.user_id = m.user_id and a.room_id = '' and a.type = any(%(types)s)
+)
 
 -- present --
 -- Which of some users are in rooms, or invited, each after a position of the main line.

@@ -1,10 +1,10 @@
 """Which events notify whom: evaluated once per event, for all local members in one pass.
 
 Invariant: what an event does by the default rules to whoever it does not name is one row (`notices`), however many are in the
-room; another (`exceptions`) stands only for those to whom it does something else: who is mentioned or invited, or has rules of
-their own. No query per member or per event: a batch asks for what it lacks of its rooms, and writes with one statement per table.
-Rules are those at hand when the event is evaluated; changing them later changes nothing of it. Source: client-server API, "Push
-notifications".
+room; another (`exceptions`) stands only for those to whom it does something else: who is mentioned or invited, or has preferences
+of their own. No query per member or per event: a batch asks for what it lacks of its rooms, and writes with one statement per
+table. Preferences are those at hand when the event is evaluated; changing them later changes nothing of it. Source: client-server
+API, "Push notifications".
 """
 
 from __future__ import annotations
@@ -23,23 +23,21 @@ from matrix.events import Event
 from matrix.push_evaluation import (
     DEFAULT_EVALUATOR,
     SILENT,
-    Evaluator,
     EventFacts,
     Notification,
-    compile_ruleset,
     event_facts,
 )
-from matrix.push_rules import PushRuleset
 from matrix.relations import HOPS, MAIN, relation_of, thread_of
 from readers.follower import Judged, scrubbed
-from readers.notifications.rooms import SQL, Room, Rooms, read_rules
+from readers.notifications.preferences import NONE, TYPES, Preferences
+from readers.notifications.rooms import SQL, Room, Rooms, read_preferences
 
 PUSH: Final = Queries("readers.notifications", "push.sql")
 
 KEPT: Final = 2_000
 """Events of a room, the newest, whose notices are kept: as many as unread counts look at."""
 TRIMMED_EVERY: Final = 200
-MOST_EVALUATORS: Final = 2_000
+MOST_PREFERENCES: Final = 2_000
 MOST_MENTIONED: Final = 500
 """Local users that one event can notify by naming them."""
 INVITATION: Final = ""
@@ -65,11 +63,11 @@ class NotificationsProjection:
     def __init__(self, server_name: str) -> None:
         self._ending = f":{server_name}"
         self._rooms = Rooms()
-        self._evaluators: OrderedDict[str, Evaluator] = OrderedDict()
+        self._preferences: OrderedDict[str, Preferences] = OrderedDict()
 
     async def begin(self, connection: AsyncConnection) -> None:
         """Forgets what is cached."""
-        self._evaluators.clear()
+        self._preferences.clear()
         await self._rooms.begin(connection)
 
     async def clear(self, connection: AsyncConnection) -> None:
@@ -113,7 +111,7 @@ class NotificationsProjection:
                 begun = output.type != "m.room.create"
                 at.setdefault(output.room, output.position - begun)
         await self._rooms.load(connection, at)
-        await self._learn_rules(connection, at)
+        await self._learn_preferences(connection, at, outputs[start:])
         for number, output in enumerate(outputs[start:], start):
             if output.verdict != "a":
                 continue
@@ -147,8 +145,8 @@ class NotificationsProjection:
         common = next((outcome for conditions, outcome in left if not conditions), SILENT)
         others: dict[str, Notification] = {}
         for user_id in dict.fromkeys((*self._named(event), *room.ruled)):
-            evaluator = self._evaluators.get(user_id, DEFAULT_EVALUATOR)
-            outcome = evaluator.evaluate(facts, user_id, room.ruled.get(user_id))
+            preferences = self._preferences.get(user_id, NONE)
+            outcome = preferences.outcome(event, facts, user_id, room.ruled.get(user_id))
             if outcome != common and user_id != event.sender and (outcome.notify or common.notify):
                 others[user_id] = outcome
         if not common.notify and not others:
@@ -167,28 +165,28 @@ class NotificationsProjection:
         return named[:MOST_MENTIONED]
 
     def _learn_account_data(self, output: Judged) -> bool:
-        """Takes changed rules; False if rooms have to be loaded again."""
+        """Lets go of preferences that were changed; False if they, and rooms, have to be loaded again."""
         body = orjson.loads(output.json) if output.json else {}
-        if body.get("type") != "m.push_rules" or body.get("room_id"):
+        if body.get("type") not in TYPES or body.get("room_id"):
             return True
-        self._keep(output.sender, _evaluator(body["content"]))
-        return self._rooms.rules_changed(output.sender)
+        known = self._rooms.preferences_changed(output.sender)
+        return self._preferences.pop(output.sender, None) is None and known
 
-    async def _learn_rules(self, connection: AsyncConnection, rooms: dict[int, int]) -> None:
-        """Brings the rules of those in the rooms who have changed theirs at hand."""
+    async def _learn_preferences(
+        self, connection: AsyncConnection, rooms: dict[int, int], outputs: Sequence[Judged]
+    ) -> None:
+        """Brings the preferences at hand of those in the rooms, or about to be, who have any of their own."""
         wanted = {user_id for nid in rooms if (room := self._rooms.get(nid)) is not None for user_id in room.ruled}
-        for user_id in wanted & self._evaluators.keys():
-            self._evaluators.move_to_end(user_id)
-        lacking = list(wanted - self._evaluators.keys())
+        for output in outputs:
+            if output.type == "m.room.member" and output.state_key and self._rooms.has_preferences(output.state_key):
+                wanted.add(output.state_key)
+        for user_id in wanted & self._preferences.keys():
+            self._preferences.move_to_end(user_id)
+        lacking = list(wanted - self._preferences.keys())
         if lacking:
-            for user_id, stored in (await read_rules(connection, lacking)).items():
-                self._keep(user_id, _evaluator(stored), most=max(MOST_EVALUATORS, len(wanted)))
-
-    def _keep(self, user_id: str, evaluator: Evaluator, most: int = MOST_EVALUATORS) -> None:
-        self._evaluators[user_id] = evaluator
-        self._evaluators.move_to_end(user_id)
-        while len(self._evaluators) > most:
-            self._evaluators.popitem(last=False)
+            self._preferences.update(await read_preferences(connection, lacking))
+            while len(self._preferences) > max(MOST_PREFERENCES, len(wanted)):
+                self._preferences.popitem(last=False)
 
     async def _write(self, connection: AsyncConnection, notices: list[_Notice]) -> None:
         contents = await _parents(connection, notices)
@@ -246,13 +244,6 @@ _TYPES: Final = frozenset(("m.room.message", "m.room.encrypted", "m.room.tombsto
 def may_notify(output: Judged, room: Room) -> bool:
     """Whether an event may notify anybody, going by its type and who is in the room."""
     return bool(room.ruled) or output.type in _TYPES or "m.mentions" in output.json
-
-
-def _evaluator(stored: Any) -> Evaluator:
-    try:
-        return compile_ruleset(PushRuleset.from_stored(stored))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return DEFAULT_EVALUATOR
 
 
 def _words(outcome: Notification) -> dict[str, Any]:

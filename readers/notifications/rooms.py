@@ -1,6 +1,6 @@
 """What push rules ask of rooms beside the event, moved forward output by output.
 
-Invariant: a room kept here is as of the last output that was handed to `move`; only the rules themselves are those of now. What is
+Invariant: a room kept here is as of the last output that was handed to `move`; only preferences are those of now. What is
 not certain is given up, and read again as of the output that asks for it.
 """
 
@@ -20,16 +20,18 @@ from matrix.events import Event
 from matrix.power_levels import PowerLevels
 from matrix.room_versions import ROOM_VERSIONS, RoomVersion
 from readers.follower import Judged
+from readers.notifications.preferences import TYPES, Preferences
 
 SQL: Final = Queries("readers.notifications", "notifications.sql")
 
 MOST_ROOMS: Final = 2_000
+_TYPES: Final = {"types": list(TYPES)}
 POWER_LEVELS: Final = "m.room.power_levels"
 
 
 @dataclass(slots=True)
 class Room:
-    """A room. `ruled` are the joined members who have changed their rules, with their display names there."""
+    """A room. `ruled` are the joined members with preferences of their own, with their display names there."""
 
     version: RoomVersion
     create: Event
@@ -48,16 +50,22 @@ class Rooms:
         self._ruled: set[str] = set()
 
     async def begin(self, connection: AsyncConnection) -> None:
-        """Forgets everything but who has rules of their own, which it asks."""
+        """Forgets everything but who has preferences of their own, which it asks."""
         self._rooms.clear()
-        self._ruled = {unsafe(user_id) for (user_id,) in await (await connection.execute(SQL["ruled"])).fetchall()}
+        self._ruled = {
+            unsafe(user_id) for (user_id,) in await (await connection.execute(SQL["ruled"], _TYPES)).fetchall()
+        }
 
     def get(self, nid: int) -> Room | None:
         """A room that is at hand."""
         return self._rooms.get(nid)
 
-    def rules_changed(self, user_id: str) -> bool:
-        """A user has changed their rules. False: for the first time, so that all rooms have to be loaded again."""
+    def has_preferences(self, user_id: str) -> bool:
+        """Whether a user has preferences of their own."""
+        return user_id in self._ruled
+
+    def preferences_changed(self, user_id: str) -> bool:
+        """A user has changed their preferences. False: for the first time, so that all rooms have to be loaded again."""
         if user_id in self._ruled:
             return True
         self._ruled.add(user_id)
@@ -69,7 +77,7 @@ class Rooms:
         lacking = [nid for nid in at if nid not in self._rooms]
         if not lacking:
             return
-        parameters = {"rooms": lacking, "at": [at[nid] for nid in lacking]}
+        parameters = {"rooms": lacking, "at": [at[nid] for nid in lacking], **_TYPES}
         state: dict[int, dict[str, Event]] = {}
         joined: dict[int, int] = {}
         for i, version, count, kind, event_id, pdu in await (
@@ -122,7 +130,10 @@ def _name(content: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) else None
 
 
-async def read_rules(connection: AsyncConnection, users: list[str]) -> dict[str, Any]:
-    """The stored changes of users to their push rules."""
-    cursor = await connection.execute(SQL["rules"], {"users": [safe(user_id) for user_id in users]})
-    return {unsafe(user_id): orjson.loads(content) for user_id, content in await cursor.fetchall()}
+async def read_preferences(connection: AsyncConnection, users: list[str]) -> dict[str, Preferences]:
+    """The preferences of users; those of users who are not there have never been changed."""
+    cursor = await connection.execute(SQL["rules"], {"users": [safe(user_id) for user_id in users], **_TYPES})
+    contents: dict[str, dict[str, Any]] = {}
+    for user_id, kind, content in await cursor.fetchall():
+        contents.setdefault(unsafe(user_id), {})[kind] = orjson.loads(content)
+    return {user_id: Preferences.parse(found) for user_id, found in contents.items()}

@@ -7,7 +7,7 @@ the event, on the event's own state line. Source: client-server API, "Room Histo
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ import orjson
 
 from matrix.errors import MatrixError, forbidden
 from matrix.events import Event
+from matrix.ignored_users import ignored_users
 from matrix.room_versions import ROOM_VERSIONS, RoomVersion
 from matrix.visibility import is_visible, user_may_see
 from readers.rendering import MEMBERSHIPS
@@ -107,7 +108,7 @@ class Access:
         self.nid: int = nid
         self.version: RoomVersion = ROOM_VERSIONS[version]
         self.shard: int = shard
-        self.ignored: frozenset[str] = _ignored_users(ignored)
+        self.ignored: frozenset[str] = ignored_users(None if ignored is None else orjson.loads(ignored))
         self.bases: dict[int, int] = {0: 0}
         self._memberships = Course("leave")
         self._visibilities = Course("shared")
@@ -243,8 +244,3 @@ def _visibility_of(pdu: str | None) -> str:
         return "shared"
     value = orjson.loads(pdu)["content"].get("history_visibility")
     return value if isinstance(value, str) and value in _VISIBILITIES else "shared"
-
-
-def _ignored_users(content: str | None) -> frozenset[str]:
-    users = orjson.loads(content).get("ignored_users") if content is not None else None
-    return frozenset(users) if isinstance(users, Mapping) else frozenset()

@@ -71,9 +71,11 @@ class Answers:
                 user, session, shape, request.device_id, plan, told_upto, at_hand, account_data, uncounted
             )
         if presences is None:
-            # Whoever is new to a room, or here, is told of everybody.
-            upto = told_upto if told_upto is not None and not _has_joined(user, told_upto) else None
-            presences = await read(self._pool, partial(read_presences, user.user_id, upto, plan.now))
+            # Whoever is new to a room, or here, is told of everybody; also of who is offline, if they may have been told otherwise
+            # while they shared another room.
+            joined = told_upto is not None and _has_joined(user, told_upto)
+            upto = None if joined else told_upto
+            presences = await read(self._pool, partial(read_presences, user.user_id, upto, plan.now, joined))
         present = render_presences(presences, shape.filter.presence, user.ignored)
         for recent in plan.recent:
             if recent.told:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from matrix.ignored_users import IGNORED_USERS, ignored_users
 from matrix.invite_permission import INVITE_PERMISSION_TYPES, InvitePermission
 from readers.sync.event_bytes import client_event
 from readers.sync.events import Events, replaced_by
@@ -23,7 +24,6 @@ from readers.sync.rooms import Receipt, Room, Rooms, Typing
 from readers.sync.unread import PUSH_RULES, Unread, evaluator_of
 from readers.sync.users import AccountData, Change, Stay, User, Users
 
-IGNORED_USERS: Final = "m.ignored_user_list"
 FIRST: Final = 16
 """Waiters woken at once; the others of a crowd come after what else is to be done, such as the answer to the sender."""
 LEARNT: Final = (IGNORED_USERS, PUSH_RULES, *INVITE_PERMISSION_TYPES)
@@ -152,6 +152,7 @@ class Current:
         """Takes what global account data says to the server."""
         if kind == IGNORED_USERS:
             user.ignored = ignored_users(content)
+            user.unread.clear()
         elif kind in INVITE_PERMISSION_TYPES:
             user.invite_settings[kind] = content
             user.invites = InvitePermission.parse(user.invite_settings)
@@ -280,9 +281,3 @@ def wake(waiters: Iterable[asyncio.Future[None]]) -> None:
     for future in waiters:
         if not future.done():
             future.set_result(None)
-
-
-def ignored_users(content: Any) -> frozenset[str]:
-    """The users that an m.ignored_user_list names."""
-    users = content.get("ignored_users") if isinstance(content, dict) else None
-    return frozenset(users) if isinstance(users, dict) else frozenset()

@@ -14,9 +14,10 @@ import orjson
 
 from matrix.events import Event
 from matrix.power_levels import PowerLevels
-from matrix.push_evaluation import DEFAULT_EVALUATOR, SILENT, Evaluator, EventFacts, Notification, event_facts
+from matrix.push_evaluation import DEFAULT_EVALUATOR, SILENT, EventFacts, Notification, event_facts
 from matrix.room_versions import RoomVersion
 from readers.sync.outputs import Output
+from readers.sync.users import User
 
 MOST_FACTS: Final = 500
 """Events kept parsed: a message is evaluated for everybody who waits within the same moment."""
@@ -56,16 +57,16 @@ class Notifications:
     def __init__(self) -> None:
         self._facts: OrderedDict[int, Facts] = OrderedDict()
 
-    def evaluate(
-        self, output: Output, basis: RoomBasis, evaluator: Evaluator, user_id: str, display_name: str | None
-    ) -> Notification:
-        """What the event does to a member."""
-        if output.sender == user_id or output.redaction is not None:
+    def evaluate(self, output: Output, basis: RoomBasis, user: User, display_name: str | None) -> Notification:
+        """What the event does to a member; what those they ignore send is not told to them, and does nothing."""
+        if output.sender == user.user_id or output.redaction is not None:
+            return SILENT
+        if output.sender in user.ignored and output.state_key is None:
             return SILENT
         facts = self.facts(output, basis)
-        if evaluator is DEFAULT_EVALUATOR and facts.common is not None:
+        if user.evaluator is DEFAULT_EVALUATOR and facts.common is not None:
             return facts.common
-        return evaluator.evaluate(facts.of_event, user_id, display_name)
+        return user.evaluator.evaluate(facts.of_event, user.user_id, display_name)
 
     def facts(self, output: Output, basis: RoomBasis) -> Facts:
         """The event, parsed."""

@@ -72,13 +72,14 @@ class Presences:
 
 
 async def read_presences(
-    user_id: str, since: Iterable[int] | None, now: Iterable[int], connection: AsyncConnection
+    user_id: str, since: Iterable[int] | None, now: Iterable[int], offline: bool, connection: AsyncConnection
 ) -> list[Presence]:
-    """Of those who share a room with a user: changes between positions by shard, or all who are not offline."""
+    """Of those who share a room with a user: changes between positions by shard, or all, with or without who is offline."""
     parameters = {
         "user_id": user_id,
         "since": None if since is None else list(since),
         "now": list(now),
+        "offline": offline,
         "ms": int(time.time() * 1000),
         "most": MOST_TOLD,
     }

@@ -136,7 +136,7 @@ class Unread:
                 if user_id == user.user_id:
                     return False
         assert room.basis is not None
-        outcome = self._notifications.evaluate(output, room.basis, user.evaluator, user.user_id, counter.display_name)
+        outcome = self._notifications.evaluate(output, room.basis, user, counter.display_name)
         if not outcome.notify:
             return True
         contents = {o.event_id: o for o in room.entries} if b'"m.relates_to"' in output.json else {}
@@ -190,7 +190,7 @@ class Unread:
             basis, counter = bases.get(nid), counters[nid]
             if basis is None:
                 continue
-            outcome = self._notifications.evaluate(output, basis, user.evaluator, user.user_id, counter.display_name)
+            outcome = self._notifications.evaluate(output, basis, user, counter.display_name)
             if outcome.notify:
                 content = self._notifications.facts(output, basis).content
                 thread = thread_of(content, lambda event_id: contents.get(event_id, {})) or MAIN

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +111,15 @@ class World:
         body = {"room_id": room_id, "type": kind, "content": content}
         await self.writer.append_entry(type="account_data", user_id=user_id, content=body, room_id=room_id or None)
 
+    async def forget(self, room_id: str, user_id: str) -> None:
+        await self.writer.append_entry(type="forget", user_id=user_id, content={"room_id": room_id}, room_id=room_id)
+
+    async def presence(self, user_id: str, presence: str, status: str) -> None:
+        """Says how a user is present, for an hour."""
+        now = int(time.time() * 1000)
+        content = {"presence": presence, "status_msg": status, "active_at": now, "until": now + 3_600_000, "by": "test"}
+        await self.writer.append_entry(type="presence", user_id=user_id, content=content)
+
 
 @contextlib.asynccontextmanager
 async def world(settings: Settings) -> AsyncIterator[World]:
@@ -168,6 +178,8 @@ class RoomModel:
     receipts: dict[tuple[str, str, str], str] = field(default_factory=dict)
     summary: Json = field(default_factory=dict)
     unread: Json = field(default_factory=dict)
+    unread_threads: Json = field(default_factory=dict)
+    typing: list[str] = field(default_factory=list)
     gap: bool = False
 
 
@@ -183,6 +195,7 @@ class Client:
     since: str = ""
     rooms: dict[str, RoomModel] = field(default_factory=dict)
     account_data: dict[str, Any] = field(default_factory=dict)
+    presence: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     last: Json = field(default_factory=dict)
     received: dict[str, Json] = field(default_factory=dict)
     """Every event that any timeline brought, by id."""
@@ -192,6 +205,8 @@ class Client:
         await self.sync_raw(timeout, full_state=full_state, since=since)
         for entry in self.last.get("account_data", {}).get("events", []):
             self.account_data[entry["type"]] = entry["content"]
+        for event in self.last.get("presence", {}).get("events", []):
+            self.presence[event["sender"]] = (event["content"]["presence"], event["content"].get("status_msg"))
         for section, rooms in self.last.get("rooms", {}).items():
             for room_id, body in rooms.items():
                 self._apply(section, room_id, body)
@@ -261,6 +276,9 @@ class Client:
                     for kind, users in kinds.items():
                         for user_id, value in users.items():
                             model.receipts[kind, user_id, value.get("thread_id", "")] = event_id
+            elif event["type"] == "m.typing":
+                model.typing = event["content"]["user_ids"]
         model.summary |= body.get("summary", {})
         if "unread_notifications" in body:
             model.unread = body["unread_notifications"]
+            model.unread_threads = body.get("unread_thread_notifications", {})

@@ -116,6 +116,28 @@ async def test_rules_of_ones_own_count_from_when_they_are_made(here: ProjectedWo
     assert bodies(await listed(here, BOB, only="highlight")) == ["a frog"]
 
 
+async def test_messages_of_ignored_users_and_invitations_that_are_not_told_notify_nobody(here: ProjectedWorld) -> None:
+    room, other = await here.world.room(ALICE), await here.world.room(EVE)
+    await here.world.join(room, BOB, EVE)
+    await here.world.account_data(BOB, "m.ignored_user_list", {"ignored_users": {EVE: {}}})
+    await here.world.account_data(ALICE, "m.invite_permission_config", {"default_action": "block"})
+    await here.world.event(room, EVE, "m.room.message", mention(ALICE, BOB))
+    await here.world.member(other, EVE, BOB, "invite")
+    await here.world.member(other, EVE, ALICE, "invite")
+    await here.world.say(room, ALICE, "heard")
+    assert bodies(await listed(here, BOB)) == ["heard"]
+    assert bodies(await listed(here, ALICE)) == ["hey"]
+    client = Client(here.world.sync, BOB)
+    await client.sync()
+    assert client.room(room)["unread_notifications"] == {"highlight_count": 0, "notification_count": 1}
+    await here.world.account_data(BOB, "m.ignored_user_list", {"ignored_users": {}})
+    await here.world.event(room, EVE, "m.room.message", mention(BOB, body="now"))
+    assert bodies(await listed(here, BOB)) == ["now", "heard"]
+    await client.sync(1)
+    await client.settle()
+    assert client.rooms[room].unread == {"highlight_count": 2, "notification_count": 3}
+
+
 async def test_what_is_redacted_or_no_longer_to_be_seen_is_not_listed(here: ProjectedWorld) -> None:
     room = await here.world.room(ALICE)
     await here.world.join(room, BOB)
@@ -141,6 +163,7 @@ async def test_stored_counts_agree_with_those_of_sync_by_room_and_thread(here: P
     await here.world.account_data(USERS[2], "m.push_rules", words.stored())
     silent = PushRuleset().set_enabled("override", ".m.rule.master", True)
     await here.world.account_data(USERS[3], "m.push_rules", silent.stored())
+    await here.world.account_data(USERS[1], "m.ignored_user_list", {"ignored_users": {USERS[2]: {}}})
     room = await here.world.room(USERS[0])
     await here.world.join(room, *USERS[1:])
     sent: list[str] = []

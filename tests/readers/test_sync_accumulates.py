@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import psycopg
 import pytest
-from sync_world import Client, World, settings_of, sync_process, user, world
+from sync_world import Client, World, caught_up, settings_of, sync_process, user, world
 
 from matrix.errors import MatrixError
 from matrix.events import Event
@@ -27,12 +27,15 @@ class Actions:
     def __init__(self, here: World, rooms: list[str], dice: random.Random) -> None:
         self.here, self.rooms, self.dice = here, rooms, dice
         self.sent: list[tuple[str, str]] = []
+        self.roots: list[tuple[str, str]] = []
 
     async def act(self) -> None:
         here, dice = self.here, self.dice
         room, actor, other = dice.choice(self.rooms), dice.choice(USERS), dice.choice(USERS)
         choices = ["say"] * 6 + ["join", "join", "leave", "kick", "ban", "unban", "invite", "topic", "name", "profile"]
-        action = dice.choice([*choices, "receipt", "receipt", "private", "tag", "global", "redact", "burst"])
+        choices += ["receipt", "receipt", "private", "tag", "global", "redact", "burst"]
+        choices += ["thread", "thread", "read thread", "knock", "knock", "join rule", "forget", "presence", "typing"]
+        action = dice.choice([*choices, *["ignore"] * (dice.random() < 0.3)])
         try:
             match action:
                 case "say":
@@ -61,6 +64,31 @@ class Actions:
                     await here.receipt(room, actor, event_id, kind, dice.choice(["", "", "main"]))
                 case "tag":
                     await here.account_data(actor, "m.tag", {"tags": {f"u.{dice.random()}": {}}}, room)
+                case "thread" if self.sent:
+                    room, root = dice.choice(self.roots or self.sent)
+                    relates = {"rel_type": "m.thread", "event_id": root}
+                    content = {"msgtype": "m.text", "body": "reply", "m.relates_to": relates}
+                    self.sent.append((room, (await here.event(room, actor, "m.room.message", content)).event_id))
+                    self.roots = [*self.roots, (room, root)][-5:]
+                case "read thread" if self.roots:
+                    room, root = dice.choice(self.roots)
+                    event_id = dice.choice([event_id for one, event_id in self.sent if one == room])
+                    await here.receipt(room, actor, event_id, "m.read", root)
+                case "knock":
+                    await here.member(room, actor, actor, "knock")
+                case "join rule":
+                    rule = dice.choice(["public", "public", "knock"])
+                    await here.event(room, actor, "m.room.join_rules", {"join_rule": rule}, state_key="")
+                case "forget":
+                    await here.forget(room, actor)
+                case "presence":
+                    presence = dice.choice(["online", "unavailable", "offline"])
+                    await here.presence(actor, presence, f"{dice.random()}")
+                case "typing":
+                    await here.writer.typing(room, actor, dice.random() < 0.7, 3_600_000)
+                case "ignore":
+                    ignored = {one: {} for one in dice.sample(USERS, dice.choice([0, 1, 2])) if one != actor}
+                    await here.account_data(actor, "m.ignored_user_list", {"ignored_users": ignored})
                 case "global":
                     await here.account_data(actor, "org.example", {"n": dice.random()})
                 case "redact" if self.sent:
@@ -70,15 +98,66 @@ class Actions:
             assert error.status in (400, 403), error
 
 
-def known(client: Client) -> dict[str, Any]:
-    """What a client knows of the rooms it is in, and of its account."""
+async def sync(client: Client) -> None:
+    """A sync of a client that begins afresh when other users than before are ignored.
+
+    "The client should either hide previous content sent by the newly ignored user or perform a new /sync with no previous token."
+    """
+    before = client.account_data.get("m.ignored_user_list") if client.since else None
+    known_before = bool(client.since)
+    await client.sync()
+    if known_before and client.account_data.get("m.ignored_user_list") != before:
+        await begin_afresh(client)
+
+
+async def begin_afresh(client: Client) -> None:
+    """Forgets everything, and asks for it."""
+    client.since = ""
+    client.rooms.clear()
+    client.account_data.clear()
+    client.presence.clear()
+    await client.sync()
+
+
+def known(client: Client, neighbours: set[str]) -> dict[str, Any]:
+    """What a client knows of the rooms it is in, and of its account and those it shares rooms with."""
     joined = {
-        room_id: (model.state, model.account_data, model.receipts, model.unread, model.summary["m.joined_member_count"])
+        room_id: {
+            "state": model.state,
+            "account data": model.account_data,
+            "receipts": model.receipts,
+            "unread": (model.unread, model.unread_threads),
+            "members": model.summary["m.joined_member_count"],
+        }
         for room_id, model in client.rooms.items()
         if model.section == "join"
     }
-    invited = {room_id for room_id, model in client.rooms.items() if model.section == "invite"}
-    return {"joined": joined, "invited": invited, "account_data": client.account_data}
+    return {
+        "joined": joined,
+        "invited": {room_id for room_id, model in client.rooms.items() if model.section == "invite"},
+        "knocked": {room_id for room_id, model in client.rooms.items() if model.section == "knock"},
+        "account_data": client.account_data,
+        "presence": {who: how for who, how in client.presence.items() if who in neighbours and how[0] != "offline"},
+    }
+
+
+def differences(one: Any, other: Any, path: str = "") -> list[str]:
+    """Where two things known differ, each with what is known by one and the other."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = sorted(one.keys() | other.keys(), key=str)
+        return [found for key in keys for found in differences(one.get(key), other.get(key), f"{path}/{key}")]
+    return [] if one == other else [f"{path}: {one} {other}"]
+
+
+def neighbours_of(dsn: str, user_id: str) -> set[str]:
+    """Those who share a room with a user."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        rows = connection.execute(
+            "select distinct o.user_id from roomserver.memberships m join roomserver.memberships o on o.room = m.room"
+            " where m.user_id = %s and m.membership = 'j' and o.membership = 'j'",
+            [user_id],
+        ).fetchall()
+    return {row[0] for row in rows}
 
 
 def allowed(dsn: str, user_id: str) -> dict[str, str]:
@@ -120,8 +199,13 @@ def allowed(dsn: str, user_id: str) -> dict[str, str]:
     return found
 
 
+def filter_of(limit: int, threads: bool) -> dict[str, Any]:
+    """Timelines of a length, and counts by thread or for whole rooms."""
+    return {"room": {"timeline": {"limit": limit, "unread_thread_notifications": threads}}}
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", list(range(1, 13)))
 async def test_accumulated_syncs_equal_a_fresh_one(provisioned: str, tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
     settings = settings_of(provisioned, tmp_path)
@@ -132,7 +216,7 @@ async def test_accumulated_syncs_equal_a_fresh_one(provisioned: str, tmp_path: P
         ]
         actions = Actions(here, rooms, dice)
         clients = [
-            Client(service, user_id, f"{n}{after}{limit}", {"room": {"timeline": {"limit": limit}}}, after)
+            Client(service, user_id, f"{n}{after}{limit}", filter_of(limit, after), after)
             for n, service in enumerate([here.sync, elsewhere])
             for user_id in USERS
             for after, limit in ((False, 5), (True, 20))
@@ -148,12 +232,14 @@ async def test_accumulated_syncs_equal_a_fresh_one(provisioned: str, tmp_path: P
                     if dice.random() < 0.2:
                         # Another process answers: it has to know the token, and may not have come as far.
                         client.service = elsewhere if client.service is here.sync else here.sync
-                    await client.sync()
+                    await sync(client)
                     for room_id, model in client.rooms.items():
                         if model.section == "join" and not model.gap:
                             assert len(set(model.timeline)) == len(model.timeline), "an event twice"
                             seen[client.device_id + client.user_id][room_id] = list(model.timeline)
         for client in clients:
+            await caught_up(client.service)
+            await sync(client)
             await client.settle()
         for user_id in USERS:
             visible = allowed(provisioned, user_id)
@@ -161,13 +247,12 @@ async def test_accumulated_syncs_equal_a_fresh_one(provisioned: str, tmp_path: P
                 if client.user_id == user_id:
                     told = {event_id: event["unsigned"]["membership"] for event_id, event in client.received.items()}
                     assert told == {event_id: visible.get(event_id) for event_id in told}, (client.device_id, seed)
-            fresh: dict[bool, dict[str, Any]] = {}
+            neighbours = neighbours_of(provisioned, user_id)
             async with sync_process(settings) as service:
                 for after in (False, True):
-                    newcomer = Client(service, user_id, "NEW", state_after=after)
+                    newcomer = Client(service, user_id, "NEW", filter_of(10, after), after)
                     await newcomer.sync()
-                    fresh[after] = known(newcomer)
-            assert fresh[False] == fresh[True]
-            for client in clients:
-                if client.user_id == user_id:
-                    assert known(client) == fresh[False], (client.device_id, seed)
+                    fresh = known(newcomer, neighbours)
+                    for client in clients:
+                        if client.user_id == user_id and client.state_after == after:
+                            assert differences(known(client, neighbours), fresh) == [], (client.device_id, seed)
