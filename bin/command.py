@@ -12,6 +12,7 @@ import click
 
 from bin.erasing import erase, purge, retention
 from bin.history_commands import history_sql, query
+from bin.media import media
 from bin.outcome import ABSENT, CONFIGURATION, USAGE, fail, settings, told
 from bin.registration_tokens import registration_token
 from bin.users import user
@@ -398,6 +399,7 @@ def path() -> None:
 
 
 main.add_command(user)
+main.add_command(media)
 main.add_command(history_sql)
 main.add_command(query)
 for command in (purge, erase, retention, registration_token):

@@ -15,6 +15,7 @@ import psycopg
 from bin.account_checks import check_accounts
 from bin.findings import Finding, error, fine, warning
 from bin.logins import LATER
+from bin.media_checks import check_media
 from bin.pooling import check_pooler
 from bin.preflight import check_database, check_logins
 from bin.standbys import check_reading_standby
@@ -40,7 +41,11 @@ async def _database(settings: Settings) -> list[Finding]:
             settings.dsn(direct=True), autocommit=True, connect_timeout=settings.database.connect_timeout
         ) as connection:
             found = await check_database(settings, connection)
-            found += [*await check_logins(settings), *await check_pooler(settings)]
+            found += [
+                *await check_logins(settings),
+                *await check_pooler(settings),
+                *await check_media(settings, connection),
+            ]
             return [*found, *await check_reading_standby(settings)]
     except psycopg.OperationalError as problem:
         remedy = (

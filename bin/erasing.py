@@ -139,12 +139,13 @@ def room(room_id: str, force: bool, dry_run: bool, yes: bool) -> None:
 @dry
 @confirmed
 def erase(name: str, dry_run: bool, yes: bool) -> None:
-    """Erase what the user NAME said and was called here: for an account that was deactivated.
+    """Erase what the user NAME said, uploaded and was called here: for an account that was deactivated.
 
-    Messages and memberships keep their place and lose their content; account data, receipts and the profile go. Other state
-    that the user set stays, for rooms are made of it. Other servers keep what they were sent.
+    Messages and memberships keep their place and lose their content; account data, receipts, the profile and uploads go.
+    Other state that the user set stays, for rooms are made of it. Other servers keep what they were sent.
     """
     from bin.users import user_id_of
+    from readers.media.pruning import remove_contents, remove_uploads_of
     from readers.retention.purging import erase_user
     from readers.retention.record import alone
 
@@ -157,6 +158,9 @@ def erase(name: str, dry_run: bool, yes: bool) -> None:
         async with alone(connection):
             done = await erase_user(connection, user_id, asked_by(), dry_run=False)
         await tell(found, None, user_id)
+        uploads = await remove_uploads_of(connection, user_id)
+        await remove_contents(connection, found.media.directory, 0)
+        click.echo(f"deleted {uploads:,} uploads of {user_id}")
         return done
 
     counts = in_database(look)

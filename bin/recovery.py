@@ -38,6 +38,7 @@ from eventlog.provision import check_identity, outputs_slot, provision, roomserv
 from eventlog.queries import Queries
 from eventlog.seen import Seen, lineage, read_seen, write_seen
 from eventlog.slots import SlotBlocked, drop_slot, slot_health
+from readers.media.pruning import missing_files
 from readers.projections import PROJECTIONS, follower
 from roomserver.service import catch_up
 from roomserver.store import SQL as ROOM_SERVER
@@ -295,6 +296,22 @@ async def _catch_up_readers(run: Recovery) -> None:
         run.say(f"reader {component} of shard {shard} is at position {position}{rest}")
 
 
+async def _look_at_media(run: Recovery) -> list[str]:
+    return [f"look for the uploads that are files in {run.settings.media.directory}"]
+
+
+async def _find_media(run: Recovery) -> None:
+    """Those in the database came back with it; files have a backup of their own, and stay for a while after they were deleted."""
+    count, missing = await missing_files(run.connection, run.settings.media.directory)
+    if missing:
+        run.say(
+            f"{len(missing)} of {count} uploads that are files are not in {run.settings.media.directory}: put them back from its "
+            "backup; `walden media files` names them"
+        )
+    elif count:
+        run.say(f"all {count} uploads that are files are there")
+
+
 async def _look_at_end(run: Recovery) -> list[str]:
     return [f"write the new epoch to {run.settings.server.data_dir / 'seen'}"]
 
@@ -315,6 +332,7 @@ STEPS: Final[tuple[Step, ...]] = (
     Step(_look_at_slots, _remake_slots),
     Step(_look_at_entries, _judge_entries),
     Step(_look_at_readers, _catch_up_readers),
+    Step(_look_at_media, _find_media),
     Step(_look_at_end, _finish),
 )
 """In this order. A component that keeps something outside the log adds its step before the last: what it gave out in the time

@@ -23,8 +23,9 @@ from eventlog.faults import Failure, Policy, Retries, judge
 from eventlog.pools import component_dsn
 from eventlog.provision import outputs_slot
 from eventlog.queries import Queries
-from eventlog.settings import Settings
+from eventlog.settings import Media, Settings
 from eventlog.slots import SlotBlocked, SlotName, advance_slot, create_slot, database_oid, drop_slot, slot_health
+from readers.media.pruning import prune
 from readers.retention.record import Busy
 from readers.retention.rounds import go_round
 
@@ -118,6 +119,7 @@ async def _work(settings: Settings) -> None:
             if now >= due["expiry"]:
                 due["expiry"] = now + EXPIRY_SECONDS
                 await _remove_expired(connection)
+                await _prune_media(connection, settings.media)
             await _count_activity(connection)
             await _move_slot(mover, slot)
             if now >= due["standbys"]:
@@ -173,6 +175,17 @@ async def _remove_expired(connection: AsyncConnection) -> None:
             removed = (await connection.execute(SQL[name], {"days": days, "most": EXPIRED_AT_ONCE})).rowcount
             if removed < EXPIRED_AT_ONCE:
                 break
+
+
+async def _prune_media(connection: AsyncConnection, settings: Media) -> None:
+    try:
+        done = await prune(connection, settings)
+    except OSError as error:
+        # A directory that is away must not keep the rest from being done.
+        log.warning("media were not taken away", error=str(error))
+        return
+    if done:
+        log.info("media were taken away", uploads=done.uploads, previews=done.previews, contents=done.contents)
 
 
 async def _move_slot(mover: AsyncConnection, slot: SlotName) -> None:

@@ -10,6 +10,8 @@ set search_path = ''
 as $$
 declare
     kept bigint;
+    held timestamptz;
+    held_by text;
 begin
     if of_user is not null then
         insert into media.usage as u (user_id, files, bytes) values (of_user, 1, length)
@@ -32,16 +34,20 @@ begin
     else
         update media.blobs b set idle_since = null where b.blob = kept and b.idle_since is not null;
     end if;
+    -- What is in quarantine does not come out of it by being uploaded again.
+    select u.quarantined_at, u.quarantined_by into held, held_by
+    from media.uploads u where u.blob = kept and u.quarantined_at is not null order by u.quarantined_at limit 1;
     if awaited then
         update media.uploads u
-        set blob = kept, content_type = store_v1.content_type, file_name = store_v1.file_name, expires_at = null, legacy = is_legacy
+        set blob = kept, content_type = store_v1.content_type, file_name = store_v1.file_name, expires_at = null, legacy = is_legacy,
+            quarantined_at = held, quarantined_by = held_by
         where u.media_id = of_media and u.user_id = of_user and u.blob is null and u.expires_at > pg_catalog.now();
         if not found then
             raise exception using errcode = 'WM001', message = 'unknown';
         end if;
     else
-        insert into media.uploads (media_id, user_id, blob, content_type, file_name, legacy)
-        values (of_media, of_user, kept, store_v1.content_type, store_v1.file_name, is_legacy);
+        insert into media.uploads (media_id, user_id, blob, content_type, file_name, legacy, quarantined_at, quarantined_by)
+        values (of_media, of_user, kept, store_v1.content_type, store_v1.file_name, is_legacy, held, held_by);
     end if;
     return 'stored';
 exception when sqlstate 'WM001' then

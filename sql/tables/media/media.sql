@@ -44,6 +44,7 @@ create table media.uploads (
 );
 create index uploads_user on media.uploads (user_id, created_at);
 create index uploads_blob on media.uploads (blob);
+create index uploads_unused on media.uploads (used_on);
 create index uploads_pending on media.uploads (expires_at) where blob is null;
 comment on table media.uploads is 'What mxc:// URIs of this server stand for.';
 comment on column media.uploads.media_id is 'The URI''s last part.';
