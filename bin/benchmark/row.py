@@ -70,7 +70,7 @@ class Scale:
     waiting: int = 300
     waiting_messages: int = 5
     stored_messages: int = 2000
-    stored_states: int = 500
+    stored_states: int = 2000
     generated_events: int = 10_000_000
     large_members: int = 5000
     large_messages: int = 2000

@@ -39,6 +39,10 @@ async def purge_history(
         return await _purge(connection, room, row[0], None)
     record = await Record.begin(connection, "history", room_id, by, {"before": before.isoformat()})
     gone, kept = await _purge(connection, room, row[0], record)
+    if gone:
+        # Redactions of what has gone were kept beside it.
+        more, kept = await _purge(connection, room, row[0], record)
+        gone += more
     await record.count(kept=kept)
     await forget_claims(connection)
     await record.end()

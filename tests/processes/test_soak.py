@@ -18,6 +18,8 @@ from tables_page import bounds, value
 from whole_server import WholeServer
 
 from readers import maintenance
+from readers.notifications.pushing import MOST_WAITING
+from readers.notifications.pushing import SQL as PUSHES
 from readers.retention.rounds import go_round
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -224,8 +226,13 @@ async def test_an_hours_traffic_leaves_every_table_within_its_bound(
         async with await AsyncConnection.connect(server.settings.dsn("maintenance"), autocommit=True) as connection:
             await maintenance._remove_expired(connection)
             await go_round(connection, server.settings.retention)
+        async with await AsyncConnection.connect(server.settings.dsn("reader"), autocommit=True) as connection:
+            await connection.execute(PUSHES["sweep"], {"most": MOST_WAITING})
 
         async with await AsyncConnection.connect(server.settings.dsn(), autocommit=True) as owner:
+            waiting = await (
+                await owner.execute("select count(*) from notifications.pushes where sent_at is null group by pusher")
+            ).fetchall()
             rows: dict[str, int] = {}
             for table in bounds():
                 row = await (await owner.execute(f"select count(*) from {table}")).fetchone()  # type: ignore[call-overload,unused-ignore]
@@ -265,6 +272,7 @@ async def test_an_hours_traffic_leaves_every_table_within_its_bound(
     assert over == {}
     assert {table: size for table, size in sizes.items() if size > MOST_BYTES} == {}
     assert {slot: lag for slot, lag in behind if lag > MOST_BEHIND} == {}
+    assert waiting and max(count for (count,) in waiting) <= MOST_WAITING
     # What was not refused has left something to be counted.
     for table in (
         "roomserver.receipts",
