@@ -10,6 +10,7 @@ import contextlib
 
 from falcon.asgi import Request, Response
 
+from matrix.errors import MatrixError
 from matrix.identifiers import new_room_id
 from writer.aliases import Aliases
 from writer.carried_settings import CarriedSettings, predecessor_of
@@ -67,7 +68,13 @@ class CreateRoom:
         async with contextlib.AsyncExitStack() as held:
             if alias is not None:
                 await held.enter_async_context(self._aliases.hold(alias))
-            room_id = await self._log.create_room(plan.version, plan.create(new_room_id(self._server_name)), rest)
+            try:
+                room_id = await self._log.create_room(plan.version, plan.create(new_room_id(self._server_name)), rest)
+            except MatrixError as error:
+                if error.status != 403:
+                    raise
+                # "The initial state implied by the parameters to the request is invalid": nobody else has said anything in it.
+                raise MatrixError(400, "M_INVALID_ROOM_STATE", error.error) from None
             if alias is not None:
                 await self._aliases.put(session.user_id, alias, room_id)
         if plan.published:

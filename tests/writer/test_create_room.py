@@ -228,9 +228,9 @@ async def test_a_creator_has_no_power_level_in_the_newest_version(api: Api) -> N
 async def test_what_the_auth_rules_refuse_makes_no_room(api: Api) -> None:
     alice = await api.register()
     answer = await alice.post("createRoom", {"power_level_content_override": {"users": "everybody"}})
-    assert answer.refusal == (403, "M_FORBIDDEN")
+    assert answer.refusal == (400, "M_INVALID_ROOM_STATE")
     # Nobody but the creator could have invited with this.
     answer = await alice.post(
         "createRoom", {"room_version": "11", "power_level_content_override": {"users": {}, "state_default": 50}}
     )
-    assert answer.refusal == (403, "M_FORBIDDEN")
+    assert answer.refusal == (400, "M_INVALID_ROOM_STATE")
