@@ -109,9 +109,13 @@ class Receipts:
         await self._log.append_entry(type="m.receipt", user_id=session.user_id, content=content, room_id=room_id)
 
     async def _check_thread(self, room_id: str, event_id: str, thread_id: str) -> None:
-        """M_INVALID_PARAM if an event is not in a thread; its root is in the thread and in the main timeline."""
+        """M_INVALID_PARAM if an event is not related to a thread.
+
+        What is in the main timeline and about the root, as a reaction, is related to the thread as well: "if the event_id is
+        not related to the thread_id" asks for no more.
+        """
         contents: dict[str, Any] = {}
-        wanted = event_id
+        wanted, top = event_id, ""
         async with self._pool.connection() as connection:
             for _ in range(HOPS + 1):
                 key = {"event_id": safe(wanted), "room_id": room_id}
@@ -120,10 +124,13 @@ class Receipts:
                     break
                 contents[wanted] = orjson.loads(row[0])["content"]
                 relation = relation_of(contents[wanted])
-                if relation is None or relation[0] == THREAD:
+                if relation is None:
+                    top = wanted
+                    break
+                if relation[0] == THREAD:
                     break
                 wanted = relation[1]
-        if event_id not in contents or event_id == thread_id:
+        if event_id not in contents or thread_id in (event_id, top):
             return  # Of what is not there, the room server says so.
         if thread_of(contents[event_id], lambda above: contents.get(above, {})) != thread_id:
             raise invalid_param("The event is not in this thread.")

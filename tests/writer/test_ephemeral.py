@@ -46,11 +46,13 @@ async def test_a_threaded_receipt_is_for_an_event_of_the_thread(api: Api, writer
 
     inside = await reply("m.thread", root)
     about = await reply("m.reference", inside)
+    quoting = await reply("m.reference", root)
     outside = await alice.send(room_id)
     path = f"rooms/{room_id}/receipt/m.read"
-    for event_id, thread_id in ((root, root), (inside, root), (about, root), (root, "main"), (outside, "main")):
+    related = ((root, root), (inside, root), (about, root), (quoting, root))
+    for event_id, thread_id in (*related, (root, "main"), (quoting, "main"), (outside, "main")):
         assert (await bob.post(f"{path}/{part(event_id)}", {"thread_id": thread_id})).ok() == {}
-    for event_id, thread_id in ((outside, root), (inside, "main"), (about, "main"), (root, "$nothing")):
+    for event_id, thread_id in ((outside, root), (inside, "main"), (about, "main"), (about, inside), (root, "$nothing")):
         answer = await bob.post(f"{path}/{part(event_id)}", {"thread_id": thread_id})
         assert answer.refusal == (400, "M_INVALID_PARAM")
 
