@@ -1,13 +1,21 @@
-"""Every response that httpx brings a test is held against the specification, where its schemas are at hand (see `openapi`)."""
+"""Every response that httpx or aiohttp brings a test is held against the schemas of the specification, where they are at hand.
+
+Invariant: a complaint fails the test during which it arose, also where the client (nio and mautrix sync in loops of their own)
+passes over what its transport raises.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
-from openapi import VARIABLE, check_response, specification
+from openapi import VARIABLE, OutsideTheSpecification, check_response, specification
+
+JSON = "application/json"
+_complaints: list[str] = []
 
 
 def pytest_report_header() -> str:
@@ -20,21 +28,32 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def responses_are_held_against_the_specification() -> Iterator[None]:
-    """Stands between httpx and whoever uses it."""
+    """Stands between the HTTP clients and whoever uses them."""
     if specification() is None:
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(httpx.Client, "send", _checked(httpx.Client.send))
         patch.setattr(httpx.AsyncClient, "send", _checked_async(httpx.AsyncClient.send))
+        patch.setattr(aiohttp.ClientSession, "_request", _checked_aiohttp(aiohttp.ClientSession._request))
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_response_was_outside_the_specification(
+    responses_are_held_against_the_specification: None,
+) -> Iterator[None]:
+    """Fails the test whose client kept a complaint to itself."""
+    _complaints.clear()
+    yield
+    assert not _complaints
 
 
 def _checked(send: Callable[..., httpx.Response]) -> Callable[..., httpx.Response]:
     def sent(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
         answer = send(self, request, **options)
         if not options.get("stream"):
-            _check(request, answer)
+            _check_httpx(request, answer)
         return answer
 
     return sent
@@ -44,12 +63,32 @@ def _checked_async(send: Callable[..., Any]) -> Callable[..., Any]:
     async def sent(self: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
         answer: httpx.Response = await send(self, request, **options)
         if not options.get("stream"):
-            _check(request, answer)
+            _check_httpx(request, answer)
         return answer
 
     return sent
 
 
-def _check(request: httpx.Request, answer: httpx.Response) -> None:
-    if answer.headers.get("content-type") == "application/json":
-        check_response(request.method, request.url.raw_path.decode(), answer.status_code, answer.json())
+def _check_httpx(request: httpx.Request, answer: httpx.Response) -> None:
+    if answer.headers.get("content-type") == JSON:
+        _check(request.method, request.url.raw_path.decode(), answer.status_code, answer.json())
+
+
+def _checked_aiohttp(request: Callable[..., Any]) -> Callable[..., Any]:
+    async def requested(self: aiohttp.ClientSession, method: str, url: Any, **options: Any) -> aiohttp.ClientResponse:
+        answer: aiohttp.ClientResponse = await request(self, method, url, **options)
+        if answer.content_type == JSON:
+            # What has been read stays with the response for whoever reads it again.
+            await answer.read()
+            _check(method, answer.url.raw_path_qs, answer.status, await answer.json())
+        return answer
+
+    return requested
+
+
+def _check(method: str, path: str, status: int, body: Any) -> None:
+    try:
+        check_response(method, path, status, body)
+    except OutsideTheSpecification as complaint:
+        _complaints.append(str(complaint))
+        raise

@@ -52,7 +52,13 @@ async def test_a_threaded_receipt_is_for_an_event_of_the_thread(api: Api, writer
     related = ((root, root), (inside, root), (about, root), (quoting, root))
     for event_id, thread_id in (*related, (root, "main"), (quoting, "main"), (outside, "main")):
         assert (await bob.post(f"{path}/{part(event_id)}", {"thread_id": thread_id})).ok() == {}
-    for event_id, thread_id in ((outside, root), (inside, "main"), (about, "main"), (about, inside), (root, "$nothing")):
+    for event_id, thread_id in (
+        (outside, root),
+        (inside, "main"),
+        (about, "main"),
+        (about, inside),
+        (root, "$nothing"),
+    ):
         answer = await bob.post(f"{path}/{part(event_id)}", {"thread_id": thread_id})
         assert answer.refusal == (400, "M_INVALID_PARAM")
 
