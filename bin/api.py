@@ -50,6 +50,7 @@ from writer.presence import Presences
 from writer.rate_limits import RateLimits
 from writer.routes import add_routes as add_writer_routes
 from writer.services import Services
+from writer.to_device import Arrivals
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +90,7 @@ class Process:
         self.departures = Departures(self.pool, self.log)
         self.guests = Guests(self.pool, self.log)
         self.presences = Presences(self.pool, self.log, enabled=settings.presence.enabled)
+        self.arrivals = Arrivals(self.log)
         # On a standby, if one is set, sync has a pool and a head of its own.
         self.standby: tuple[Head, Pool] | None = None
         if settings.database.standby_dsn:
@@ -144,7 +146,9 @@ class Process:
         await stack.enter_async_context(self.log)
         await stack.enter_async_context(self.departures)
         await stack.enter_async_context(self.guests)
+        await stack.enter_async_context(self.arrivals)
         self.sync.presence_heard = self.presences.heard
+        self.sync.received = self.arrivals.received
         if self.standby is not None:
             for part in self.standby:
                 await stack.enter_async_context(part)

@@ -58,7 +58,7 @@ class Effects:
             rows = self.lists[name] = []
         rows.append(row)
 
-    def put(self, name: str, key: tuple[str, ...], **row: Any) -> None:
+    def put(self, name: str, key: tuple[str, ...], /, **row: Any) -> None:
         """Adds a row, or changes the batch's earlier one with the same key: an upsert may not touch a row twice."""
         where = (name, *(row[part] for part in key))
         earlier = self._last.get(where)

@@ -214,3 +214,108 @@ full join rebuilt r using (entry)
 where s is distinct from r and (r.entry is not null or s.position > (select k.position from edge k))
 order by r.entry is not null, entry
 limit %(most)s
+
+-- user_keys --
+-- The last accepted key of each device and usage, unless that removed it. What is older than the log stands as it is.
+with entries as (
+    select e.sender as user_id, k.value as key, o.shard, o.position, k.place
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 'u'
+    cross join lateral json_array_elements(history.safe_json(e.json)::json -> 'keys') with ordinality as k (value, place)
+    where o.kind = 'u' and o.verdict = 'a' and e.type = 'keys'
+),
+last as (
+    select distinct on (n.user_id, n.key ->> 'usage', n.key ->> 'id')
+           n.user_id, (n.key ->> 'usage') collate "C" as usage,
+           -- An id stands in the log as it does here, NUL-safe.
+           replace(n.key ->> 'id', U&'\+10FFFF1', U&'\+10FFFF') collate "C" as key_id,
+           replace(replace((n.key -> 'key')::text, U&'\+10FFFF0', '\u0000'), U&'\+10FFFF1', U&'\+10FFFF') as key,
+           n.shard, n.position
+    from entries n
+    order by n.user_id, n.key ->> 'usage', n.key ->> 'id', n.position desc, n.place desc
+),
+rebuilt as (select l.user_id, l.usage, l.key_id, l.key, l.shard, l.position from last l where l.key <> 'null'),
+stored as (select k.user_id, k.usage, k.key_id, k.key, k.shard, k.position from roomserver.user_keys k),
+edge as (
+    select coalesce(max(g.position), 0) as position from eventlog.edges g where g.kind = 'u'
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (user_id, usage, key_id)
+where s is distinct from r and (
+    r.user_id is not null or s.position > (select k.position from edge k)
+    or exists (select from last l where l.user_id = s.user_id and l.usage = s.usage and l.key_id = s.key_id))
+order by r.user_id is not null, user_id, usage, key_id
+limit %(most)s
+
+-- device_lists --
+-- When each user's keys last changed, signatures on others' aside. What is older than the log stands as it is.
+with rebuilt as (
+    select distinct on (e.sender) e.sender as user_id, o.shard, o.position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 'u'
+    where o.kind = 'u' and o.verdict = 'a' and e.type = 'keys' and o.annotation is not null
+    order by e.sender, o.position desc
+),
+stored as (select d.user_id, d.shard, d.position from roomserver.device_lists d),
+edge as (
+    select coalesce(max(g.position), 0) as position from eventlog.edges g where g.kind = 'u'
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (user_id)
+where s is distinct from r and (r.user_id is not null or s.position > (select k.position from edge k))
+order by r.user_id is not null, user_id
+limit %(most)s
+
+-- to_device --
+-- Messages to devices that were neither got nor sent to a device that has gone since. What is older than the log stands as it is.
+with said as (
+    select e.id, e.type, e.sender, history.safe_json(e.json)::json as body, o.shard, o.position
+    from eventlog.outputs o
+    join eventlog.events e on e.id = o.entry and e.kind = 'u'
+    where o.kind = 'u' and o.verdict = 'a' and e.type in ('to_device', 'received', 'keys')
+),
+sent as (
+    select u.key collate "C" as user_id, replace(d.key, U&'\+10FFFF1', U&'\+10FFFF') collate "C" as device_id, s.shard, s.position, s.sender, s.id,
+           (s.body ->> 'type') collate "C" as type,
+           replace(replace(d.value::text, U&'\+10FFFF0', '\u0000'), U&'\+10FFFF1', U&'\+10FFFF') as content
+    from said s
+    cross join lateral json_each(s.body -> 'messages') as u (key, value)
+    cross join lateral json_each(u.value) as d (key, value)
+    where s.type = 'to_device'
+),
+got as (
+    select s.sender as user_id, replace(s.body ->> 'device_id', U&'\+10FFFF1', U&'\+10FFFF') as device_id, s.body -> 'upto' as upto from said s where s.type = 'received'
+),
+gone as (
+    select s.sender as user_id, replace(k.value ->> 'id', U&'\+10FFFF1', U&'\+10FFFF') as device_id, s.id, s.shard, s.position
+    from said s
+    cross join lateral json_array_elements(s.body -> 'keys') as k (value)
+    where s.type = 'keys' and k.value ->> 'usage' = 'device' and (k.value -> 'key')::text = 'null'
+),
+rebuilt as (
+    select m.user_id, m.device_id, m.shard, m.position, m.sender, m.type, m.content
+    from sent m
+    where not exists (
+        select from got g
+        where g.user_id = m.user_id and g.device_id = m.device_id and (g.upto ->> m.shard)::bigint >= m.position
+    )
+    and not exists (
+        select from gone g
+        where g.user_id = m.user_id and g.device_id = m.device_id
+          and case when g.shard = m.shard then g.position > m.position else g.id > m.id end
+    )
+),
+stored as (
+    select t.user_id, t.device_id, t.shard, t.position, t.sender, t.type, t.content from roomserver.to_device t
+),
+edge as (
+    select coalesce(max(g.position), 0) as position from eventlog.edges g where g.kind = 'u'
+)
+select row_to_json(s)::text, row_to_json(r)::text
+from stored s
+full join rebuilt r using (user_id, device_id, shard, position)
+where s is distinct from r and (r.user_id is not null or s.position > (select k.position from edge k))
+order by r.user_id is not null, user_id, device_id, shard, position
+limit %(most)s

@@ -263,3 +263,45 @@ from json_populate_recordset(null::activity.days, %(rows)s::json) x
 on conflict (day) do update
 set messages = excluded.messages, edits = excluded.edits, reactions = excluded.reactions, changes = excluded.changes,
     senders = excluded.senders, rooms = excluded.rooms
+
+-- remove_user_keys --
+-- Takes away keys of users that the log does not know.
+delete from roomserver.user_keys t
+using json_populate_recordset(null::roomserver.user_keys, %(rows)s::json) x
+where t.user_id = x.user_id and t.usage = x.usage and t.key_id = x.key_id
+
+-- put_user_keys --
+-- Puts keys of users as the log has it.
+insert into roomserver.user_keys (user_id, usage, key_id, key, shard, position)
+select x.user_id, x.usage, x.key_id, x.key, x.shard, x.position
+from json_populate_recordset(null::roomserver.user_keys, %(rows)s::json) x
+on conflict (user_id, usage, key_id) do update
+set key = excluded.key, shard = excluded.shard, position = excluded.position
+
+-- remove_device_lists --
+-- Takes away when device lists changed that the log does not know.
+delete from roomserver.device_lists t
+using json_populate_recordset(null::roomserver.device_lists, %(rows)s::json) x
+where t.user_id = x.user_id
+
+-- put_device_lists --
+-- Puts when device lists changed as the log has it.
+insert into roomserver.device_lists (user_id, shard, position)
+select x.user_id, x.shard, x.position
+from json_populate_recordset(null::roomserver.device_lists, %(rows)s::json) x
+on conflict (user_id) do update
+set shard = excluded.shard, position = excluded.position
+
+-- remove_to_device --
+-- Takes away messages to devices that the log does not know.
+delete from roomserver.to_device t
+using json_populate_recordset(null::roomserver.to_device, %(rows)s::json) x
+where t.user_id = x.user_id and t.device_id = x.device_id and t.shard = x.shard and t.position = x.position
+
+-- put_to_device --
+-- Puts messages to devices as the log has it.
+insert into roomserver.to_device (user_id, device_id, shard, position, sender, type, content)
+select x.user_id, x.device_id, x.shard, x.position, x.sender, x.type, x.content
+from json_populate_recordset(null::roomserver.to_device, %(rows)s::json) x
+on conflict (user_id, device_id, shard, position) do update
+set sender = excluded.sender, type = excluded.type, content = excluded.content

@@ -34,6 +34,9 @@ PROJECTIONS: Final[dict[str, tuple[str, ...]]] = {
     "account_data": ("user_id", "room_id", "type"),
     "profiles": ("user_id", "field"),
     "presence": ("user_id",),
+    "user_keys": ("user_id", "usage", "key_id"),
+    "device_lists": ("user_id",),
+    "to_device": ("user_id", "device_id", "shard", "position"),
     "aliases": ("alias",),
     "directory": ("room_id",),
     "redactions": ("target",),
@@ -56,7 +59,19 @@ DERIVED: Final = {
 }
 """Those that follow others (by triggers) or are counted aside (by maintenance), with their tables."""
 
-OF_USERS: Final = frozenset(("account_data", "profiles", "presence", "aliases", "reports", "activity_days"))
+OF_USERS: Final = frozenset(
+    (
+        "account_data",
+        "profiles",
+        "presence",
+        "user_keys",
+        "device_lists",
+        "to_device",
+        "aliases",
+        "reports",
+        "activity_days",
+    )
+)
 """Those that cannot be looked at a room at a time."""
 
 # What one transaction of a rebuild changes at most.

@@ -59,6 +59,13 @@ join eventlog.outputs o on o.entry = i.id
 -- Aliases that are taken.
 select alias, room_id from roomserver.aliases where alias = any (%(aliases)s)
 
+-- rooms_of --
+-- The rooms that users are in.
+select m.user_id, array_agg(m.room)
+from roomserver.memberships m
+where m.user_id = any (%(users)s) and m.membership = 'j'
+group by m.user_id
+
 -- presences --
 -- How users are present, and the rooms they are in.
 select u.user_id,

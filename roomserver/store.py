@@ -276,11 +276,15 @@ class Store:
                 SQL["members"], {"users": [u for _, u in leavers], "rooms": [r for r, _ in leavers]}
             )
             self.standing = {(row[0], row[1]): row[2] for row in await cursor.fetchall()}
+        announced = list({i.entry.sender for i, _ in mine if i.entry.type == "keys"})
+        if announced:
+            cursor = await connection.execute(SQL["rooms_of"], {"users": announced})
+            self.rooms_of.update({row[0]: row[1] for row in await cursor.fetchall()})
         present = list({i.entry.sender for i, _ in mine if i.entry.type == "presence"})
         if present:
             cursor = await connection.execute(SQL["presences"], {"users": present, "most": MOST_ROOMS_TOLD})
             for user_id, rooms, presence, status_msg, changed, position in await cursor.fetchall():
-                self.rooms_of[user_id] = rooms or []
+                self.rooms_of.setdefault(user_id, rooms or [])
                 if presence is not None:
                     self.presences[user_id] = {
                         "presence": presence,

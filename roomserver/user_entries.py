@@ -1,4 +1,4 @@
-"""Judging the entries of users: receipts, account data, profiles, aliases, the directory, forgetting, reports.
+"""Judging the entries of users: receipts, account data, profiles, keys, messages to devices, aliases, the directory, reports.
 
 Invariant: the last value of each goes into its table of record in the transaction of its output; an entry that changes nothing
 (an older receipt) is soft-failed, one that cannot stand (a taken alias) is rejected.
@@ -27,6 +27,9 @@ def judge_user_entry(item: Item, store: Store, effects: Effects) -> str:
                 "rooms": store.rooms_of.get(item.entry.sender, []),
                 "status_msg": None if status is None else unsafe(status),
             }
+    elif entry_changes_devices(item) and verdict == "a":
+        # All of them: who is not told goes on encrypting to devices that are not there.
+        annotation = {"rooms": store.rooms_of.get(item.entry.sender, [])}
     # Read after the decision: a room that may be no more is not named.
     room = item.room
     effects.output(
@@ -39,6 +42,15 @@ def judge_user_entry(item: Item, store: Store, effects: Effects) -> str:
         annotation=annotation,
     )
     return verdict
+
+
+def entry_changes_devices(item: Item) -> bool:
+    """Whether others have to know: an entry of keys that is more than the user's signatures on keys of others."""
+    return (
+        item.entry.type == "keys"
+        and item.body is not None
+        and any(key["usage"] != "signed" for key in item.body["keys"])
+    )
 
 
 def _decide(item: Item, store: Store, effects: Effects) -> tuple[str, str | None]:
@@ -90,6 +102,45 @@ def _decide(item: Item, store: Store, effects: Effects) -> tuple[str, str | None
         )
     elif entry.type == "presence":
         return _decide_presence(item, store, effects)
+    elif entry.type == "keys":
+        for key in body["keys"]:
+            value = key["key"]
+            effects.put(
+                "user_keys",
+                ("user_id", "usage", "key_id"),
+                user_id=entry.sender,
+                usage=key["usage"],
+                key_id=key["id"],
+                key=None if value is None else orjson.dumps(value).decode(),
+                position=position,
+            )
+            if key["usage"] == "device" and value is None:
+                effects.put(
+                    "gone_devices",
+                    ("user_id", "device_id"),
+                    user_id=entry.sender,
+                    device_id=key["id"],
+                    position=position,
+                )
+        if entry_changes_devices(item):
+            effects.put("device_lists", ("user_id",), user_id=entry.sender, position=position)
+    elif entry.type == "to_device":
+        for user_id, contents in body["messages"].items():
+            for device_id, content in contents.items():
+                effects.add(
+                    "to_device",
+                    user_id=user_id,
+                    device_id=device_id,
+                    sender=entry.sender,
+                    type=safe(body["type"]),
+                    content=orjson.dumps(content).decode(),
+                    position=position,
+                )
+    elif entry.type == "received":
+        effects.add("received", user_id=entry.sender, device_id=body["device_id"], upto=body["upto"])
+    elif entry.type == "key_stock":
+        # The keys themselves are no part of the log: whoever shows how many there are counts them again.
+        pass
     elif entry.type == "alias":
         alias, room_id = body["alias"], body["room_id"]
         standing = store.aliases.get(alias)

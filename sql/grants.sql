@@ -33,6 +33,7 @@ grant execute on function roomserver.view_v1(json), roomserver.state_at_v1(bigin
 
 grant execute on function eventlog.append_v1(jsonb), eventlog.release_v1(text[], bigint[]) to walden_writer;
 grant select, insert, update, delete on all tables in schema writer to walden_writer;
+grant execute on function writer.claim_keys_v1(jsonb), writer.tell_stock(text[], text[]) to walden_writer;
 
 grant execute on function eventlog.begin_epoch_v1(text, text, text, integer) to walden_roomserver, walden_maintenance;
 grant execute on function eventlog.begin_epoch_v2(text, text, text, text, integer, bigint, jsonb, boolean) to walden_roomserver;
@@ -47,6 +48,8 @@ grant usage on sequence roomserver.rooms_nid_seq, eventlog.entry_numbers to wald
 grant select on writer.filters to walden_reader;
 grant select (user_id, admin, guest, deactivated_at, created_at) on writer.accounts to walden_reader, walden_maintenance;
 grant select (user_id, device_id, display_name, created_at) on writer.devices to walden_reader;
+grant select (user_id, device_id, algorithm, epoch, claimed_at) on writer.one_time_keys to walden_reader;
+grant select (user_id, device_id, algorithm, epoch, used) on writer.fallback_keys to walden_reader;
 
 grant execute on function eventlog.make_partitions(interval), eventlog.drop_ephemeral(interval) to walden_maintenance;
 grant execute on function eventlog.expired_spans("char", bigint), eventlog.survivors("char", bigint, bigint[]),

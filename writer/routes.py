@@ -15,6 +15,8 @@ from writer.authentication import PasswordAuthentication
 from writer.carried_settings import CarriedSettings
 from writer.claims import Claims
 from writer.create_room import CreateRoom
+from writer.cross_signing import CrossSigning
+from writer.device_keys import DeviceKeys
 from writer.devices import Devices
 from writer.ephemeral import Receipts, Typing
 from writer.fallback import Fallback
@@ -22,6 +24,8 @@ from writer.filters import Filters
 from writer.interactive import Interactive
 from writer.invite_permissions import InvitePermissions
 from writer.key_backups import BackedUpKeys, KeyBackupVersions
+from writer.key_directory import KeyDirectory
+from writer.key_query import KeyQuery
 from writer.login import Login, Logout, Refresh
 from writer.login_tokens import GetLoginToken, LoginTokens
 from writer.logins import Logins
@@ -52,6 +56,7 @@ from writer.shared_secret import SharedSecretRegistration
 from writer.submit_token import SubmitToken
 from writer.third_party_networks import ThirdPartyNetworks
 from writer.threepids import ThirdPartyIdentifiers
+from writer.to_device import ToDevice
 from writer.token_requests import TokenRequests
 from writer.turn_server import TurnServer
 from writer.upgrade import Upgrade
@@ -133,6 +138,17 @@ def _add_accounts(app: Routes, services: Services) -> None:
     app.add_route(V3 + "/devices", devices, suffix="list")
     app.add_route(V3 + "/devices/{device_id}", devices)
     app.add_route(V3 + "/delete_devices", devices, suffix="delete")
+
+    directory = KeyDirectory(pool, services.log, Claims(pool))
+    device_keys = DeviceKeys(pool, directory, server_name)
+    app.add_route(V3 + "/keys/upload", device_keys, suffix="upload")
+    app.add_route(V3 + "/keys/claim", device_keys, suffix="claim")
+    app.add_route(V3 + "/keys/query", KeyQuery(directory, server_name))
+    cross_signing = CrossSigning(directory, authentication)
+    app.add_route(V3 + "/keys/device_signing/upload", cross_signing, suffix="keys")
+    app.add_route(V3 + "/keys/signatures/upload", cross_signing, suffix="signatures")
+    to_device = ToDevice(pool, services.log, limits, server_name)
+    app.add_route(V3 + "/sendToDevice/{event_type}/{txn_id}", to_device)
 
     moderation = AccountModeration(pool, sessions, server_name)
     app.add_route(V1 + "/admin/suspend/{user_id}", moderation, suffix="suspend")

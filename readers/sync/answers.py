@@ -6,6 +6,7 @@ Invariant: a plan is made without waiting, so all of it is as of the same positi
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from operator import lt
 from typing import Any, Final
@@ -13,10 +14,15 @@ from typing import Any, Final
 from psycopg import AsyncConnection
 
 from eventlog.pools import Pool
+from eventlog.safe_text import safe, unsafe
+from eventlog.tokens import SyncToken
 from readers.sync import response
 from readers.sync.account_data import render_account_data
 from readers.sync.current import Current
+from readers.sync.device_lists import NOTHING, DeviceLists, device_lists, everybody
 from readers.sync.feed import SQL
+from readers.sync.inbox import SQL as DEVICES
+from readers.sync.inbox import delivery
 from readers.sync.incremental import Plan, plan_incremental, plan_initial
 from readers.sync.invites import render_invites
 from readers.sync.members import load
@@ -40,7 +46,11 @@ Invites = tuple[list[bytes], list[bytes]]
 class Answers:
     """Makes responses as of the applied positions; `token` gives their token."""
 
-    def __init__(self, current: Current, pool: Pool, token: Callable[[], str], *, with_presence: bool = False) -> None:
+    def __init__(
+        self, current: Current, pool: Pool, primary: Pool, token: Callable[[], str], *, with_presence: bool = False
+    ) -> None:
+        """`primary` knows how many keys a device has left; `pool` may be a standby's."""
+        self._primary = primary
         self._current = current
         self._with_presence = with_presence
         self._pool = pool
@@ -48,13 +58,21 @@ class Answers:
 
     async def answer(
         self, user: User, session: Session, request: SyncRequest, place: Place
-    ) -> tuple[Positions, bytes | None]:
-        """The response if there is something to say, and as of which positions."""
+    ) -> tuple[Positions, bytes | None, bool]:
+        """As of which positions the response is, the response if there is something to say, and whether messages that have
+        arrived at the device are still in the table."""
         shape, since = request.shape, place.positions
         # What the caches know of the user's own memberships and account data reaches back to the token.
         known = since is not None and not any(map(lt, since, user.floors))
         full = since is None or place.anew or request.full_state
-        plan, token = await self._plan(user, session, request, place, known, full)
+        plan, token, changes = await self._plan(user, session, request, place, known, full)
+        device = safe(request.device_id)
+        messages = await delivery(self._pool, user, device, place.inbox or since, plan.now)
+        if messages.upto is not None:
+            token = str(replace(SyncToken.parse(token), inbox=messages.upto))
+        lists = await self._lists(user, place, changes)
+        stocks = user.stocks if user.stocks is not None else await self.count_stocks(user)
+        restocked = since is not None and (at := user.stock_changed.get(device)) is not None and at[1] > since[at[0]]
         # What an abandoned future said of account data is not known: all that there is is told.
         told_upto = None if place.anew else since
         account_data = [a for a in user.account_data if told_upto is not None and a.position > told_upto[a.shard]]
@@ -82,10 +100,13 @@ class Answers:
                 session.told(recent.nid, recent.told)
         sections = Renderer(user, request.device_id, shape).render(plan, views, account_data, full)
         told = render_account_data(user.user_id, account_data, shape.filter.account_data, whole=told_upto is None)
-        if not full and not (sections.join or sections.leave or told or present or invites[0] or invites[1]):
-            return plan.now, None
+        news = sections.join or sections.leave or told or present or invites[0] or invites[1]
+        if not (full or news or messages.events or lists or restocked):
+            return plan.now, None, messages.arrived
         session.answer(token)
-        return plan.now, response.whole(
+        if messages.first is not None:
+            session.first_message = messages.first
+        body = response.whole(
             token,
             join=sections.join,
             leave=sections.leave,
@@ -93,7 +114,35 @@ class Answers:
             knock=invites[1],
             account_data=told,
             presence=present,
+            to_device=messages.events,
+            changed=lists.changed,
+            left=lists.left,
+            stock=stocks.get(device, response.NO_STOCK),
         )
+        return plan.now, body, messages.arrived
+
+    async def count_stocks(self, user: User) -> dict[str, bytes]:
+        """Counts the keys that a user's devices have left; `User.stocks` has them unless they have changed meanwhile."""
+        changed = dict(user.stock_changed)
+        rows = await read(self._primary, partial(_stock_rows, user.user_id))
+        found: dict[str, tuple[dict[str, int], list[str]]] = {}
+        for device_id, algorithm, count, fallback in rows:
+            counts, unused = found.setdefault(device_id, ({}, []))
+            if fallback:
+                unused.append(unsafe(algorithm))
+            else:
+                counts[unsafe(algorithm)] = count
+        stocks = {device_id: response.stock_members(*stock) for device_id, stock in found.items()}
+        if user.stock_changed == changed:
+            user.stocks = stocks
+        return stocks
+
+    async def _lists(self, user: User, place: Place, changes: list[Change]) -> DeviceLists:
+        if place.anew:
+            return await everybody(self._pool, user.user_id)
+        if place.positions is None:
+            return NOTHING
+        return await device_lists(self._pool, user, place.positions, changes)
 
     def _presences(self, user: User, shape: Shape, since: Positions | None, plan: Plan) -> list[Presence] | None:
         """Whose presence changed since positions and as of the plan's; None if the table has to be asked."""
@@ -106,7 +155,7 @@ class Answers:
 
     async def _plan(
         self, user: User, session: Session, request: SyncRequest, place: Place, known: bool, full: bool
-    ) -> tuple[Plan, str]:
+    ) -> tuple[Plan, str, list[Change]]:
         current, since = self._current, place.positions
         older: list[Change] = []
         after = since
@@ -119,10 +168,11 @@ class Answers:
             now, token = tuple(current.positions), self._token()
             changes = older if after is None else older + [c for c in user.changes if c.position > after[c.shard]]
             if full or since is None:
-                return plan_initial(current, user, request.shape, now, since, changes, timelines_anew=place.anew), token
+                plan = plan_initial(current, user, request.shape, now, since, changes, timelines_anew=place.anew)
+                return plan, token, changes
             plan = plan_incremental(current, user, session, request.shape, now, since, changes, may_load=may_load)
             if not plan.lacking:
-                return plan, token
+                return plan, token, changes
             may_load = False
             if len(plan.lacking) <= MOST_LOADS:
                 for lacking in plan.lacking:
@@ -186,6 +236,10 @@ class Answers:
             return views, [*account_data, *found] if known else found, invites
 
         return await read(self._pool, from_tables)
+
+
+async def _stock_rows(user_id: str, connection: AsyncConnection) -> list[tuple[Any, ...]]:
+    return await (await connection.execute(DEVICES["stocks"], {"user_id": user_id})).fetchall()
 
 
 def _has_joined(user: User, since: Positions) -> bool:

@@ -18,11 +18,12 @@ from matrix.ignored_users import IGNORED_USERS, ignored_users
 from matrix.invite_permission import INVITE_PERMISSION_TYPES, InvitePermission
 from readers.sync.event_bytes import client_event
 from readers.sync.events import Events, replaced_by
+from readers.sync.inbox import forget_received
 from readers.sync.outputs import Output
 from readers.sync.presence import Presences
 from readers.sync.rooms import Receipt, Room, Rooms, Typing
 from readers.sync.unread import PUSH_RULES, Unread, evaluator_of
-from readers.sync.users import AccountData, Change, Stay, User, Users
+from readers.sync.users import AccountData, Change, Message, Stay, User, Users
 
 FIRST: Final = 16
 """Waiters woken at once; the others of a crowd come after what else is to be done, such as the answer to the sender."""
@@ -121,6 +122,9 @@ class Current:
             self._stirred[nid] = output
         if output.annotation is not None and (members := output.notes.get("members")) is not None:
             for user_id, new, old in members:
+                if (new == "j") != (old == "j"):
+                    for other in self.users.joined(nid):
+                        other.add_list(user_id, output.shard, output.position, parted=new != "j")
                 if new == "j" and old != "j" and (known := self.presences.get(user_id)) is not None:
                     # To whom is there already, the presence of who comes is news.
                     for other in self.users.joined(nid):
@@ -206,10 +210,50 @@ class Current:
                 self._concern(user, output)
         elif output.type == "presence":
             self._apply_presence(output)
+        elif output.type == "to_device":
+            self._apply_messages(output)
+        elif output.type == "received":
+            if (user := self.users.get(output.sender)) is not None:
+                body = orjson.loads(output.json)
+                forget_received(user, body["device_id"], body["upto"])
+        elif output.type == "keys":
+            self._apply_keys(output)
+        elif output.type == "key_stock":
+            if (user := self.users.get(output.sender)) is not None:
+                user.stocks = None
+                user.stock_changed[orjson.loads(output.json)["device_id"]] = (output.shard, output.position)
+                self._concern(user, output)
         elif output.type == "forget" and output.room is not None:
             user = self.users.get(output.sender)
             if user is not None and (stay := user.rooms.get(output.room)) is not None and stay.membership in "lb":
                 user.rooms[output.room] = stay._replace(forgotten=True)
+
+    def _apply_messages(self, output: Output) -> None:
+        body = orjson.loads(output.json)
+        for user_id, contents in body["messages"].items():
+            user = self.users.get(user_id)
+            if user is None or output.position <= user.inbox_since[output.shard]:
+                continue
+            for device_id, content in contents.items():
+                event = orjson.dumps({"type": body["type"], "sender": output.sender, "content": content})
+                user.add_message(Message(output.shard, output.position, device_id, event))
+            self._concern(user, output)
+
+    def _apply_keys(self, output: Output) -> None:
+        user, keys = self.users.get(output.sender), orjson.loads(output.json)["keys"]
+        if user is not None:
+            if any(key["usage"] != "signed" for key in keys):
+                user.add_list(output.sender, output.shard, output.position)
+            for key in keys:
+                if key["usage"] == "signed":
+                    user.add_list(key["id"], output.shard, output.position)
+                elif key["usage"] == "device" and key["key"] is None:
+                    user.stock_changed.pop(key["id"], None)
+            self._concern(user, output)
+        for nid in output.notes.get("rooms", ()):
+            for other in self.users.joined(nid):
+                other.add_list(output.sender, output.shard, output.position)
+                self._concern(other, output)
 
     def _apply_presence(self, output: Output) -> None:
         presence = self.presences.learn(output)

@@ -18,10 +18,14 @@ NO_LIMIT: Final = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A client's place. `anew`: what it knows of rooms cannot be trusted, so they are told whole; None: it knows nothing."""
+    """A client's place. `anew`: what it knows of rooms cannot be trusted, so they are told whole; None: it knows nothing.
+
+    `inbox` is up to where its messages to the device have been told.
+    """
 
     positions: tuple[int, ...] | None
     anew: bool = False
+    inbox: tuple[int, ...] | None = None
 
 
 def parse_token(text: str, shards: int) -> SyncToken:
@@ -33,7 +37,8 @@ def parse_token(text: str, shards: int) -> SyncToken:
     if len(token.positions) > shards:
         raise invalid_param("since is not a token of this server.")
     # Raising the number of shards starts the new ones above every old position.
-    return SyncToken(token.epoch, token.positions + (0,) * (shards - len(token.positions)))
+    inbox = None if token.inbox is None else (token.inbox + (0,) * shards)[:shards]
+    return SyncToken(token.epoch, token.positions + (0,) * (shards - len(token.positions)), inbox)
 
 
 def place_of(token: SyncToken, epoch: str, head: tuple[int, ...], epochs: Epochs) -> Place:

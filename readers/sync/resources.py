@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from falcon.asgi import App, Request, Response
 
-from matrix.errors import invalid_param
+from matrix.errors import invalid_param, missing_param
 from readers.sync.request import MOST_TIMEOUT, SyncRequest
 from readers.sync.service import SyncService
 
@@ -53,6 +53,23 @@ class SyncResource:
         resp.content_type = JSON
 
 
+class KeyChangesResource:
+    """GET /keys/changes."""
+
+    def __init__(self, service: SyncService) -> None:
+        self._service = service
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """Whose devices changed since a token, and who shares no room any more. `to` is a hint that is not needed here."""
+        since = _one(req.params, "from")
+        if not since:
+            raise missing_param("from is missing.")
+        if to := _one(req.params, "to"):
+            self._service.check_token(to)
+        lists = await self._service.key_changes(req.context.session.user_id, since)
+        resp.media = {"changed": lists.changed, "left": lists.left}
+
+
 class Polls(Protocol):
     """Who wants to know of polls, for they show who is present."""
 
@@ -68,6 +85,7 @@ def add_routes(app: App[Any, Any], service: SyncService, polls: Polls | None = N
     resource = SyncResource(service, polls)
     for version in ("v3", "r0"):
         app.add_route(f"/_matrix/client/{version}/sync", resource)
+    app.add_route("/_matrix/client/v3/keys/changes", KeyChangesResource(service))
 
 
 def watch(req: Request, end: Callable[[], None]) -> Callable[[], None]:

@@ -13,14 +13,22 @@ import orjson
 from readers.sync.event_bytes import quoted
 from readers.sync.rooms import Receipt
 
-# "If an algorithm is not listed, the count for that algorithm is assumed to be zero." The member for fallback keys stays away:
-# "The presence of this field indicates that the server supports fallback keys."
-_TAIL: Final = b',"device_one_time_keys_count":{}}'
+NO_STOCK: Final = b',"device_one_time_keys_count":{},"device_unused_fallback_key_types":[]'
+"""What is said of a device that has no keys here."""
 
 
-def empty(token: str) -> bytes:
-    """A response that says nothing but where the client is."""
-    return b'{"next_batch":"%b"%b' % (token.encode(), _TAIL)
+def empty(token: str, stock: bytes) -> bytes:
+    """A response that says nothing but where the client is, and which of the device's keys are left."""
+    return b'{"next_batch":"%b"%b}' % (token.encode(), stock)
+
+
+def stock_members(counts: dict[str, int], unused: list[str]) -> bytes:
+    """The members that say which of a device's keys are left: one-time keys by algorithm, algorithms of unused fallback keys."""
+    # "If an algorithm is not listed, the count for that algorithm is assumed to be zero."
+    return b',"device_one_time_keys_count":%b,"device_unused_fallback_key_types":%b' % (
+        orjson.dumps(counts),
+        orjson.dumps(unused),
+    )
 
 
 def whole(
@@ -32,8 +40,13 @@ def whole(
     leave: Sequence[bytes] = (),
     account_data: Sequence[bytes] = (),
     presence: Sequence[bytes] = (),
+    to_device: Sequence[bytes] = (),
+    changed: Sequence[str] = (),
+    left: Sequence[str] = (),
+    stock: bytes = NO_STOCK,
 ) -> bytes:
-    """A response of rendered rooms (each `"room id":{…}`), global account data events and presence events."""
+    """A response of rendered rooms (each `"room id":{…}`), events of global account data, of presence and to the device, users
+    whose devices changed and who share no room any more, and the device's stock of keys."""
     parts = [b'{"next_batch":"', token.encode(), b'"']
     rooms = [
         b'"%b":{%b}' % (name, b",".join(section))
@@ -46,7 +59,11 @@ def whole(
         parts += (b',"presence":', batch(presence))
     if account_data:
         parts += (b',"account_data":', batch(account_data))
-    parts.append(_TAIL)
+    if to_device:
+        parts += (b',"to_device":', batch(to_device))
+    if changed or left:
+        parts += (b',"device_lists":', orjson.dumps({"changed": list(changed), "left": list(left)}))
+    parts += (stock, b"}")
     return b"".join(parts)
 
 

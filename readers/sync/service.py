@@ -1,7 +1,7 @@
 """The sync service of one process: answers /sync, at once or when something happens.
 
 Invariant: an answer is as of the applied positions, which its token names; the committed head covers them. Idle answers are
-constant bytes: no query, nothing serialised.
+two constants put together: no query, nothing serialised.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from operator import gt
 from time import monotonic
 from typing import Any, Final
@@ -28,13 +29,15 @@ from matrix.errors import MatrixError, not_found
 from readers.sync import metrics, response
 from readers.sync.answers import Answers
 from readers.sync.current import LEARNT, Current, Heard
+from readers.sync.device_lists import DeviceLists, changes_from_tables, everybody
 from readers.sync.feed import SQL, Feed
+from readers.sync.inbox import forget_received, has_arrived
 from readers.sync.outputs import Output
 from readers.sync.position import Place, parse_token, place_of
 from readers.sync.reading import read
 from readers.sync.request import Shape, Shapes, SyncRequest
 from readers.sync.sessions import Session, Sessions
-from readers.sync.users import Stay, User
+from readers.sync.users import Change, Stay, User
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +54,8 @@ PRESENT: Final = frozenset({"heads", "epochs", "filter"})
 """Queries that ask what there is now, of the primary: a standby may not have it yet."""
 
 Positions = tuple[int, ...]
+Received = Callable[[str, str, Positions], None]
+"""Takes a user's id, a device's, NUL-safe, and up to where messages have arrived at it."""
 
 
 class SyncService:
@@ -71,7 +76,8 @@ class SyncService:
         self._stopping = False
         self._level = Level(metrics.HELD, lambda: self._waiting)
         self._token = ""
-        self._empty = b""
+        self.received: Received | None = None
+        """Told of messages that have arrived at their device."""
         self.epochs: Epochs = {}
         self.presence_heard: Heard | None = None
         """Told of every presence that the log brings; to be set before this is entered."""
@@ -88,7 +94,9 @@ class SyncService:
     def _begin(self) -> None:
         """Begins with empty caches, as of the positions that are now the feed's."""
         former, self.current = self.current, Current(self.feed.positions, self.presence_heard)
-        self._answers = Answers(self.current, self._pool, lambda: self._token, with_presence=self._with_presence)
+        self._answers = Answers(
+            self.current, self._pool, self._primary_pool, lambda: self._token, with_presence=self._with_presence
+        )
         self._moved()
         former.leave()
 
@@ -112,7 +120,6 @@ class SyncService:
 
     def _moved(self) -> None:
         self._token = str(SyncToken(self._head.epoch, tuple(self.feed.positions)))
-        self._empty = response.empty(self._token)
 
     async def shape(self, user_id: str, chosen: str, state_after: bool) -> Shape:
         """The shape of a `filter` parameter: nothing, an id, or a definition in JSON."""
@@ -143,13 +150,17 @@ class SyncService:
                 current = self.current
                 user = await self._active(request.user_id)
                 place = await self._place(request, session)
-                due, checked = place.positions is None or place.anew or request.full_state, place.positions
+                due = place.positions is None or place.anew or request.full_state or place.inbox is not None
+                checked = place.positions
+                self._note_arrived(user, session, request.device_id, place)
                 continue
             if user is not current.users.get(request.user_id):
                 user = await self._active(request.user_id)
             elif due or checked is None or user.nudged_at > nudged_at or any(map(gt, user.last, checked)):
                 nudged_at = monotonic()
-                checked, body = await self._answers.answer(user, session, request, place)
+                checked, body, arrived = await self._answers.answer(user, session, request, place)
+                if arrived:
+                    self._tell_received(user.user_id, safe(request.device_id), place)
                 if body is not None:
                     (metrics.INCREMENTAL if request.since else metrics.INITIAL).count += 1
                     return body
@@ -160,10 +171,48 @@ class SyncService:
                 checked = tuple(self.feed.positions)
                 left = deadline - monotonic()
                 if left <= 0 or ended or self._stopping or self._waiting >= MOST_WAITERS:
+                    if user.stocks is None:
+                        await self._answers.count_stocks(user)
+                        continue
                     session.answer(self._token)
                     metrics.EMPTY.count += 1
-                    return self._empty
+                    stock = user.stocks.get(safe(request.device_id), response.NO_STOCK)
+                    return response.empty(self._token, stock)
                 ended = await self._wait(user.waiters, left, gone, request.user_id)
+
+    def check_token(self, token: str) -> None:
+        """M_INVALID_PARAM unless this server can have given out the token."""
+        parse_token(token, len(self.feed.positions))
+
+    async def key_changes(self, user_id: str, since: str) -> DeviceLists:
+        """Whose devices changed after a token, and who shares no room with the user any more."""
+        self.feed.check()
+        place = await self._place(SyncRequest(user_id, "", self._shapes.of("", False), since), Session())
+        if place.anew or place.positions is None:
+            return await everybody(self._pool, user_id)
+        now = tuple(self.feed.positions)
+        rows = await self.rows("membership_changes", user_id=user_id, since=list(place.positions), now=list(now))
+        changes = [Change(*row) for row in rows]
+        joined = {c.nid for c in changes if c.new == "j" and c.old != "j"}
+        gone = {c.nid for c in changes if c.old == "j" and c.new != "j"}
+        return await changes_from_tables(self._pool, user_id, place.positions, joined, gone)
+
+    def _note_arrived(self, user: User, session: Session, device_id: str, place: Place) -> None:
+        """The client has come back with a token: the messages before it have arrived."""
+        upto = place.inbox or place.positions
+        if upto is None or not (user.inbox or session.first_message):
+            return
+        device, first = safe(device_id), session.first_message
+        if first is not None and first[1] <= upto[first[0]]:
+            session.first_message = None
+        elif not has_arrived(user, device, upto):
+            return
+        forget_received(user, device, upto)
+        self._tell_received(user.user_id, device, place)
+
+    def _tell_received(self, user_id: str, device_id: str, place: Place) -> None:
+        if self.received is not None and place.positions is not None:
+            self.received(user_id, device_id, place.inbox or place.positions)
 
     async def stirred(self, nid: int, after: int, seconds: float, gone: Disconnected | None = None) -> bool:
         """Waits until something has happened in a room after a position; False when the time is up or the client has gone."""
@@ -224,7 +273,7 @@ class SyncService:
         token = parse_token(request.since, len(self.feed.positions))
         here = tuple(self.feed.positions)
         if token.epoch == self._head.epoch and all(a <= b for a, b in zip(token.positions, here, strict=True)):
-            return Place(token.positions)
+            return Place(token.positions, inbox=token.inbox)
         head = tuple([row[0] for row in await self.rows("heads")])
         if token.epoch != self._head.epoch:
             await self._read_epochs()
@@ -243,6 +292,8 @@ class SyncService:
                 metrics.ABANDONED.count += 1
         if place.positions is not None:
             await self._reach(place.positions)
+            if token.inbox is not None:
+                place = replace(place, inbox=tuple(map(min, token.inbox, place.positions)))
         return place
 
     async def _reach(self, positions: Positions) -> None:

@@ -21,7 +21,7 @@ MOST_MEMBERS: Final = 200
 class Session:
     """One device's memory."""
 
-    __slots__ = ("_known", "_pending", "_token", "answered_at")
+    __slots__ = ("_known", "_pending", "_token", "answered_at", "first_message")
 
     def __init__(self) -> None:
         self._known: OrderedDict[int, set[str]] = OrderedDict()
@@ -29,6 +29,8 @@ class Session:
         self._token = ""
         self.answered_at = 0.0
         """time.monotonic() of the response before the present request."""
+        self.first_message: tuple[int, int] | None = None
+        """Shard and position of the first message to the device that was told from the table and is not known to have arrived."""
 
     def begin(self, since: str) -> None:
         """A request has come: what the last response told is known, unless it never arrived."""

@@ -22,6 +22,8 @@ MOST_USERS: Final = 20_000
 """Users kept."""
 MOST_CHANGES: Final = 200
 """Membership changes and account data entries kept per user."""
+MOST_LISTS: Final = 1_000
+"""Other users whose devices changed, or who left a room, kept per user."""
 MOST_PRESENCES: Final = 1_000
 """Changes of presence kept per user."""
 
@@ -62,6 +64,15 @@ class AccountData(NamedTuple):
     content: bytes
 
 
+class Message(NamedTuple):
+    """A message to a device, by its NUL-safe id, as an event in JSON."""
+
+    shard: int
+    position: int
+    device_id: str
+    event: bytes
+
+
 class User:
     """One active user."""
 
@@ -72,13 +83,20 @@ class User:
         "floors",
         "heard_since",
         "ignored",
+        "inbox",
+        "inbox_since",
         "invite_settings",
         "invites",
         "last",
+        "lists",
+        "lists_since",
         "loaded",
         "nudged_at",
+        "partings",
         "presences",
         "rooms",
+        "stock_changed",
+        "stocks",
         "unread",
         "user_id",
         "waiters",
@@ -96,6 +114,18 @@ class User:
         self.presences: dict[str, Presence] = {}
         """By user, the last change of presence of those who share a room, since `heard_since`, positions by shard."""
         self.heard_since = list(positions)
+        self.inbox: deque[Message] = deque()
+        """Messages to the user's devices that came after `inbox_since`, positions by shard, and are not known to have arrived."""
+        self.inbox_since = list(positions)
+        self.lists: dict[str, tuple[int, int]] = {}
+        """By user, shard and position of what last changed in whom this user shares rooms with, and in their devices."""
+        self.partings: dict[str, tuple[int, int]] = {}
+        """The same of those who left a room that this user is in."""
+        self.lists_since = list(positions)
+        self.stocks: dict[str, bytes] | None = None
+        """By device, NUL-safe, the members of a response that say which keys are left; None: to be counted."""
+        self.stock_changed: dict[str, tuple[int, int]] = {}
+        """By device, shard and position of what last changed its stock."""
         self.ignored: frozenset[str] = frozenset()
         self.invites = InvitePermission()
         self.invite_settings: dict[str, Any] = {}
@@ -129,6 +159,22 @@ class User:
         if len(self.presences) > MOST_PRESENCES:
             gone = self.presences.pop(next(iter(self.presences)))
             self.heard_since[gone.shard] = max(self.heard_since[gone.shard], gone.position)
+
+    def add_message(self, message: Message) -> None:
+        """Notes a message to a device and lets the oldest go."""
+        self.inbox.append(message)
+        if len(self.inbox) > MOST_CHANGES:
+            gone = self.inbox.popleft()
+            self.inbox_since[gone.shard] = max(self.inbox_since[gone.shard], gone.position)
+
+    def add_list(self, other: str, shard: int, position: int, *, parted: bool = False) -> None:
+        """Notes that a user's devices changed, or who shares a room with this one, and lets the longest unchanged go."""
+        noted = self.partings if parted else self.lists
+        noted.pop(other, None)
+        noted[other] = (shard, position)
+        if len(noted) > MOST_LISTS:
+            shard, position = noted.pop(next(iter(noted)))
+            self.lists_since[shard] = max(self.lists_since[shard], position)
 
 
 class Users:

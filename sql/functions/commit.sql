@@ -205,6 +205,46 @@ begin
         on conflict (entry) do nothing;
     end if;
 
+    if batch ? 'user_keys' then
+        delete from roomserver.user_keys k
+        using jsonb_to_recordset(batch -> 'user_keys') as x (user_id text, usage text, key_id text, key text)
+        where x.key is null and k.user_id = x.user_id and k.usage = x.usage and k.key_id = x.key_id;
+        insert into roomserver.user_keys as k (user_id, usage, key_id, key, shard, position)
+        select x.user_id, x.usage, x.key_id, x.key, (batch ->> 'shard')::smallint, x.position
+        from jsonb_to_recordset(batch -> 'user_keys') as x (user_id text, usage text, key_id text, key text, position bigint)
+        where x.key is not null
+        on conflict (user_id, usage, key_id) do update
+        set key = excluded.key, shard = excluded.shard, position = excluded.position;
+    end if;
+
+    if batch ? 'device_lists' then
+        insert into roomserver.device_lists as d (user_id, shard, position)
+        select x.user_id, (batch ->> 'shard')::smallint, x.position
+        from jsonb_to_recordset(batch -> 'device_lists') as x (user_id text, position bigint)
+        on conflict (user_id) do update set shard = excluded.shard, position = excluded.position;
+    end if;
+
+    if batch ? 'to_device' then
+        insert into roomserver.to_device (user_id, device_id, shard, position, sender, type, content)
+        select x.user_id, x.device_id, (batch ->> 'shard')::smallint, x.position, x.sender, x.type, x.content
+        from jsonb_to_recordset(batch -> 'to_device')
+            as x (user_id text, device_id text, position bigint, sender text, type text, content text)
+        on conflict do nothing;
+    end if;
+
+    if batch ? 'received' then
+        delete from roomserver.to_device t
+        using jsonb_to_recordset(batch -> 'received') as x (user_id text, device_id text, upto bigint[])
+        where t.user_id = x.user_id and t.device_id = x.device_id and t.position <= x.upto[t.shard + 1];
+    end if;
+
+    if batch ? 'gone_devices' then
+        delete from roomserver.to_device t
+        using jsonb_to_recordset(batch -> 'gone_devices') as x (user_id text, device_id text, position bigint)
+        where t.user_id = x.user_id and t.device_id = x.device_id
+          and (t.shard <> (batch ->> 'shard')::smallint or t.position < x.position);
+    end if;
+
     if batch ? 'forgotten' then
         update roomserver.memberships m
         set forgotten = true

@@ -168,7 +168,9 @@ begin
     delete from roomserver.profiles x where x.user_id = of_user;
     delete from roomserver.receipts x where x.user_id = of_user;
     delete from roomserver.presence x where x.user_id = of_user;
+    delete from roomserver.user_keys x where x.user_id = of_user;
+    delete from roomserver.to_device x where x.user_id = of_user;
     delete from userdirectory.users x where x.user_id = of_user;
 end
 $$;
-comment on function roomserver.purge_user(text) is 'Removes the last values of a user: account data, profile, receipts, presence.';
+comment on function roomserver.purge_user(text) is 'Removes the last values of a user: account data, profile, receipts, presence, keys, messages to devices.';

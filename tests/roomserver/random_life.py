@@ -58,6 +58,15 @@ class Life:
         await self._entry("profile", user, {"field": "displayname", "value": "Me"})
         presence = {"presence": "online", "status_msg": "here", "active_at": 1, "until": 2, "by": "me"}
         await self._entry("presence", user, presence)
+        device = {"usage": "device", "id": "DEVICE", "key": {"keys": {"ed25519:DEVICE": "a\0b"}}}
+        gone = {"usage": "device", "id": "GONE", "key": None}
+        await self._entry("keys", user, {"keys": [device, {**device, "id": "GONE"}]})
+        messages = {user: {"DEVICE": {"n": "a\0b"}, "GONE": {}}}
+        await self._entry("to_device", user, {"type": "a\0b", "messages": messages})
+        await self._entry("keys", user, {"keys": [gone]})
+        again = {"type": "m.test", "messages": messages}
+        sent = await self.talk.writer.append_entry(type="to_device", user_id=user, content=again)
+        await self._entry("received", user, {"device_id": "GONE", "upto": [sent.position]})
         await self._entry("alias", user, {"alias": f"#trace:{SERVER}", "room_id": room_id}, room_id)
         await self._entry("directory", user, {"room_id": room_id, "published": True}, room_id)
 

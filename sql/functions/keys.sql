@@ -1,0 +1,119 @@
+-- The shard of a user's entries, as eventlog/shards.py has it, for entries that are appended by what happens to a row.
+create function eventlog.user_shard(of_user text) returns smallint
+language plpgsql stable security definer
+set search_path = ''
+as $$
+declare
+    octets bytea := convert_to(of_user, 'UTF8');
+    crc bigint := 4294967295;
+    n integer;
+begin
+    select i.shards into n from eventlog.installation i;
+    if n is null or n = 1 then
+        return 0;
+    end if;
+    for place in 0 .. length(octets) - 1 loop
+        crc := crc # get_byte(octets, place);
+        for bit in 1 .. 8 loop
+            crc := case when crc & 1 = 1 then (crc >> 1) # 3988292384 else crc >> 1 end;
+        end loop;
+    end loop;
+    return ((crc # 4294967295) % n)::smallint;
+end
+$$;
+comment on function eventlog.user_shard(text) is 'Shard of a user: CRC-32 of the id modulo the number of shards.';
+
+-- What is said of keys that are no log entries themselves: that a device's stock has changed. In the transaction that changes it.
+create function writer.tell_stock(users text[], devices text[]) returns void
+language sql volatile security definer
+set search_path = ''
+begin atomic
+    select eventlog.append_v1(jsonb_build_object('rooms', '[]'::jsonb, 'entries', jsonb_agg(jsonb_build_object(
+        'o', d.o, 'kind', 'u', 'shard', eventlog.user_shard(d.user_id), 'type', 'key_stock', 'sender', d.user_id,
+        'device_id', d.device_id, 'json', json_build_object('device_id', d.device_id)::text))))
+    from (
+        select row_number() over () as o, x.user_id, x.device_id
+        from (select distinct u.user_id, u.device_id from unnest(users, devices) as u (user_id, device_id)) x
+    ) d
+    having count(*) > 0;
+end;
+comment on function writer.tell_stock(text[], text[]) is 'Appends a key_stock entry for each of some devices.';
+
+-- Each key in one committed statement: what is locked by another claim is passed over, never waited for.
+create function writer.claim_keys_v1(wanted jsonb) returns table (o integer, key_id text, key text)
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+    want record;
+    present text;
+    users text[] := '{}';
+    devices text[] := '{}';
+begin
+    select e.epoch into present from eventlog.epochs e order by e.ordinal desc limit 1;
+    for want in
+        select w.o, w.user_id, w.device_id, w.algorithm
+        from jsonb_to_recordset(wanted) as w (o integer, user_id text, device_id text, algorithm text)
+        order by w.user_id, w.device_id, w.algorithm, w.o
+    loop
+        update writer.one_time_keys k
+        set claimed_at = now()
+        where (k.user_id, k.device_id, k.algorithm, k.key_id) = (
+            select n.user_id, n.device_id, n.algorithm, n.key_id
+            from writer.one_time_keys n
+            where n.user_id = want.user_id and n.device_id = want.device_id and n.algorithm = want.algorithm
+              and n.claimed_at is null and n.epoch = present
+            order by n.ordinal
+            limit 1
+            for update skip locked
+        )
+        returning k.key_id, k.key into key_id, key;
+        if not found then
+            update writer.fallback_keys f
+            set used = true
+            where f.user_id = want.user_id and f.device_id = want.device_id and f.algorithm = want.algorithm and not f.used
+            returning f.key_id, f.key into key_id, key;
+            if not found then
+                select f.key_id, f.key into key_id, key
+                from writer.fallback_keys f
+                where f.user_id = want.user_id and f.device_id = want.device_id and f.algorithm = want.algorithm;
+                if found then
+                    o := want.o;
+                    return next;
+                end if;
+                continue;
+            end if;
+        end if;
+        users := users || want.user_id;
+        devices := devices || want.device_id;
+        o := want.o;
+        return next;
+    end loop;
+    if users <> '{}' then
+        perform writer.tell_stock(users, devices);
+    end if;
+end
+$$;
+comment on function writer.claim_keys_v1(jsonb) is 'Hands out one key for each of [{o, user_id, device_id, algorithm}] that has one: a one-time key, never twice, else the fallback key.';
+
+-- However a device goes (logging out, deactivation, an administrator's command), everybody is told in the same transaction.
+create function writer.tell_gone_devices() returns trigger
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    perform eventlog.append_v1(jsonb_build_object('rooms', '[]'::jsonb, 'entries', jsonb_agg(jsonb_build_object(
+        'o', d.o, 'kind', 'u', 'shard', eventlog.user_shard(d.user_id), 'type', 'keys', 'sender', d.user_id,
+        'json', json_build_object('keys', json_build_array(
+            json_build_object('usage', 'device', 'id', d.device_id, 'key', null)))::text))))
+    from (select row_number() over () as o, g.user_id, g.device_id from gone g) d
+    having count(*) > 0;
+    return null;
+end
+$$;
+comment on function writer.tell_gone_devices() is 'Appends a keys entry for each device that was deleted.';
+
+create trigger tell_gone_devices after delete on writer.devices
+referencing old table as gone
+for each statement execute function writer.tell_gone_devices();

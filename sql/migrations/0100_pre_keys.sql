@@ -1,0 +1,510 @@
+-- Keys of devices and users, messages to devices.
+create table roomserver.user_keys (
+    user_id text collate "C" not null,
+    usage text collate "C" not null check (usage in ('device', 'master', 'self_signing', 'user_signing', 'signed')),
+    key_id text collate "C" not null,
+    key text not null,
+    shard smallint not null,
+    position bigint not null,
+    primary key (user_id, usage, key_id)
+);
+comment on table roomserver.user_keys is 'Public keys of users'' devices, cross-signing keys, and what a user signed of others: the table of record.';
+comment on column roomserver.user_keys.user_id is 'Whose.';
+comment on column roomserver.user_keys.usage is 'device: identity keys of a device; master, self_signing, user_signing: cross-signing keys; signed: signatures that this user made on the master key of another.';
+comment on column roomserver.user_keys.key_id is 'device: the device id, NUL-safe; signed: the other user; otherwise empty.';
+comment on column roomserver.user_keys.key is 'The key as its client uploaded it, with the user''s own signatures, JSON object as text; for signed: {"key", "signatures"}.';
+comment on column roomserver.user_keys.shard is 'Shard the position is of.';
+comment on column roomserver.user_keys.position is 'Output position of the change.';
+
+create table roomserver.device_lists (
+    user_id text collate "C" primary key,
+    shard smallint not null,
+    position bigint not null
+) with (fillfactor = 70);
+create index device_lists_changed on roomserver.device_lists (shard, position);
+comment on table roomserver.device_lists is 'When what others have to know of a user''s devices last changed.';
+comment on column roomserver.device_lists.user_id is 'Whose.';
+comment on column roomserver.device_lists.shard is 'Shard the position is of.';
+comment on column roomserver.device_lists.position is 'Output position of the last change.';
+
+create table roomserver.to_device (
+    user_id text collate "C" not null,
+    device_id text collate "C" not null,
+    shard smallint not null,
+    position bigint not null,
+    sender text collate "C" not null,
+    type text collate "C" not null,
+    content text not null,
+    primary key (user_id, device_id, shard, position)
+);
+comment on table roomserver.to_device is 'Messages to devices that have not said yet that they got them.';
+comment on column roomserver.to_device.user_id is 'To whom.';
+comment on column roomserver.to_device.device_id is 'To which device, NUL-safe.';
+comment on column roomserver.to_device.shard is 'Shard the position is of.';
+comment on column roomserver.to_device.position is 'Output position of the message.';
+comment on column roomserver.to_device.sender is 'Who sent it.';
+comment on column roomserver.to_device.type is 'Event type, NUL-safe.';
+comment on column roomserver.to_device.content is 'JSON object as text.';
+
+create table writer.one_time_keys (
+    user_id text collate "C" not null,
+    device_id text collate "C" not null,
+    algorithm text collate "C" not null,
+    key_id text collate "C" not null,
+    ordinal bigint generated always as identity,
+    key text not null,
+    epoch text collate "C" not null,
+    uploaded_at timestamptz not null default now(),
+    claimed_at timestamptz,
+    primary key (user_id, device_id, algorithm, key_id),
+    foreign key (user_id, device_id) references writer.devices (user_id, device_id) on delete cascade
+) with (fillfactor = 85);
+create index one_time_keys_next on writer.one_time_keys (user_id, device_id, algorithm, ordinal) where claimed_at is null;
+comment on table writer.one_time_keys is 'One-time keys: each is handed out at most once, and stays for a week afterwards, so that it is known when it is uploaded again.';
+comment on column writer.one_time_keys.user_id is 'Whose.';
+comment on column writer.one_time_keys.device_id is 'Of which device.';
+comment on column writer.one_time_keys.algorithm is 'Algorithm, the first part of the client''s key id; NUL-safe.';
+comment on column writer.one_time_keys.key_id is 'The second part; NUL-safe.';
+comment on column writer.one_time_keys.ordinal is 'Order of uploading, in which they are handed out.';
+comment on column writer.one_time_keys.key is 'The key, a JSON string or object as text.';
+comment on column writer.one_time_keys.epoch is 'Epoch in which it was uploaded: in a later one nobody knows whether it was handed out, so it never is.';
+comment on column writer.one_time_keys.uploaded_at is 'When it was uploaded.';
+comment on column writer.one_time_keys.claimed_at is 'When it was handed out; null: not yet.';
+
+create table writer.fallback_keys (
+    user_id text collate "C" not null,
+    device_id text collate "C" not null,
+    algorithm text collate "C" not null,
+    key_id text collate "C" not null,
+    key text not null,
+    epoch text collate "C" not null,
+    used boolean not null default false,
+    primary key (user_id, device_id, algorithm),
+    foreign key (user_id, device_id) references writer.devices (user_id, device_id) on delete cascade
+) with (fillfactor = 85);
+comment on table writer.fallback_keys is 'What is handed out when a device has no one-time key left.';
+comment on column writer.fallback_keys.user_id is 'Whose.';
+comment on column writer.fallback_keys.device_id is 'Of which device.';
+comment on column writer.fallback_keys.algorithm is 'Algorithm, the first part of the client''s key id; NUL-safe.';
+comment on column writer.fallback_keys.key_id is 'The second part; NUL-safe.';
+comment on column writer.fallback_keys.key is 'The key, a JSON string or object as text.';
+comment on column writer.fallback_keys.epoch is 'Epoch in which it was uploaded: in a later one it counts as used.';
+comment on column writer.fallback_keys.used is 'Whether it has been handed out.';
+
+-- The shard of a user's entries, as eventlog/shards.py has it, for entries that are appended by what happens to a row.
+create function eventlog.user_shard(of_user text) returns smallint
+language plpgsql stable security definer
+set search_path = ''
+as $$
+declare
+    octets bytea := convert_to(of_user, 'UTF8');
+    crc bigint := 4294967295;
+    n integer;
+begin
+    select i.shards into n from eventlog.installation i;
+    if n is null or n = 1 then
+        return 0;
+    end if;
+    for place in 0 .. length(octets) - 1 loop
+        crc := crc # get_byte(octets, place);
+        for bit in 1 .. 8 loop
+            crc := case when crc & 1 = 1 then (crc >> 1) # 3988292384 else crc >> 1 end;
+        end loop;
+    end loop;
+    return ((crc # 4294967295) % n)::smallint;
+end
+$$;
+comment on function eventlog.user_shard(text) is 'Shard of a user: CRC-32 of the id modulo the number of shards.';
+
+-- What is said of keys that are no log entries themselves: that a device's stock has changed. In the transaction that changes it.
+create function writer.tell_stock(users text[], devices text[]) returns void
+language sql volatile security definer
+set search_path = ''
+begin atomic
+    select eventlog.append_v1(jsonb_build_object('rooms', '[]'::jsonb, 'entries', jsonb_agg(jsonb_build_object(
+        'o', d.o, 'kind', 'u', 'shard', eventlog.user_shard(d.user_id), 'type', 'key_stock', 'sender', d.user_id,
+        'device_id', d.device_id, 'json', json_build_object('device_id', d.device_id)::text))))
+    from (
+        select row_number() over () as o, x.user_id, x.device_id
+        from (select distinct u.user_id, u.device_id from unnest(users, devices) as u (user_id, device_id)) x
+    ) d
+    having count(*) > 0;
+end;
+comment on function writer.tell_stock(text[], text[]) is 'Appends a key_stock entry for each of some devices.';
+
+-- Each key in one committed statement: what is locked by another claim is passed over, never waited for.
+create function writer.claim_keys_v1(wanted jsonb) returns table (o integer, key_id text, key text)
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+    want record;
+    present text;
+    users text[] := '{}';
+    devices text[] := '{}';
+begin
+    select e.epoch into present from eventlog.epochs e order by e.ordinal desc limit 1;
+    for want in
+        select w.o, w.user_id, w.device_id, w.algorithm
+        from jsonb_to_recordset(wanted) as w (o integer, user_id text, device_id text, algorithm text)
+        order by w.user_id, w.device_id, w.algorithm, w.o
+    loop
+        update writer.one_time_keys k
+        set claimed_at = now()
+        where (k.user_id, k.device_id, k.algorithm, k.key_id) = (
+            select n.user_id, n.device_id, n.algorithm, n.key_id
+            from writer.one_time_keys n
+            where n.user_id = want.user_id and n.device_id = want.device_id and n.algorithm = want.algorithm
+              and n.claimed_at is null and n.epoch = present
+            order by n.ordinal
+            limit 1
+            for update skip locked
+        )
+        returning k.key_id, k.key into key_id, key;
+        if not found then
+            update writer.fallback_keys f
+            set used = true
+            where f.user_id = want.user_id and f.device_id = want.device_id and f.algorithm = want.algorithm and not f.used
+            returning f.key_id, f.key into key_id, key;
+            if not found then
+                select f.key_id, f.key into key_id, key
+                from writer.fallback_keys f
+                where f.user_id = want.user_id and f.device_id = want.device_id and f.algorithm = want.algorithm;
+                if found then
+                    o := want.o;
+                    return next;
+                end if;
+                continue;
+            end if;
+        end if;
+        users := users || want.user_id;
+        devices := devices || want.device_id;
+        o := want.o;
+        return next;
+    end loop;
+    if users <> '{}' then
+        perform writer.tell_stock(users, devices);
+    end if;
+end
+$$;
+comment on function writer.claim_keys_v1(jsonb) is 'Hands out one key for each of [{o, user_id, device_id, algorithm}] that has one: a one-time key, never twice, else the fallback key.';
+
+-- However a device goes (logging out, deactivation, an administrator's command), everybody is told in the same transaction.
+create function writer.tell_gone_devices() returns trigger
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    perform eventlog.append_v1(jsonb_build_object('rooms', '[]'::jsonb, 'entries', jsonb_agg(jsonb_build_object(
+        'o', d.o, 'kind', 'u', 'shard', eventlog.user_shard(d.user_id), 'type', 'keys', 'sender', d.user_id,
+        'json', json_build_object('keys', json_build_array(
+            json_build_object('usage', 'device', 'id', d.device_id, 'key', null)))::text))))
+    from (select row_number() over () as o, g.user_id, g.device_id from gone g) d
+    having count(*) > 0;
+    return null;
+end
+$$;
+comment on function writer.tell_gone_devices() is 'Appends a keys entry for each device that was deleted.';
+
+create trigger tell_gone_devices after delete on writer.devices
+referencing old table as gone
+for each statement execute function writer.tell_gone_devices();
+
+create or replace function roomserver.commit_v1(batch jsonb) returns boolean
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+    in_epoch text;
+begin
+    -- A slot delivers a commit before others can see it, or before a synchronous standby has it: an output may not be there earlier
+    -- than its entry. Of these transactions the stream tells the lower half of the number.
+    if batch ? 'xids' and exists (
+        select from jsonb_array_elements_text(batch -> 'xids') as x (xid),
+                    (select pg_current_xact_id()::text::bigint) as c (now_at)
+        where not pg_visible_in_snapshot((c.now_at - ((c.now_at - x.xid::bigint) & 4294967295))::text::xid8, pg_current_snapshot())
+    ) then
+        return false;
+    end if;
+
+    update eventlog.positions p
+    set position = (batch ->> 'to')::bigint, lsn = greatest(p.lsn, (batch ->> 'lsn')::pg_lsn), moved_at = now()
+    where p.component = 'roomserver' and p.shard = (batch ->> 'shard')::smallint
+      and p.owner = (batch ->> 'owner')::uuid and p.position = (batch ->> 'from')::bigint
+    returning p.epoch into in_epoch;
+    if not found then
+        raise exception 'another room server owns shard %', batch ->> 'shard' using errcode = '55006';
+    end if;
+
+    if batch ? 'rooms' then
+        insert into roomserver.rooms (nid, room_id, room_version, shard)
+        select r.nid, r.room_id, r.room_version, (batch ->> 'shard')::smallint
+        from jsonb_to_recordset(batch -> 'rooms') as r (nid bigint, room_id text, room_version text);
+    end if;
+
+    if batch ? 'outputs' then
+        insert into eventlog.outputs (shard, position, kind, entry, room, verdict, timeline, line, reason, annotation)
+        select (batch ->> 'shard')::smallint, x.p, x.k, x.e, x.r, x.v, x.t, coalesce(x.l, 0), x.w, x.a
+        from jsonb_to_recordset(batch -> 'outputs')
+            as x (p bigint, k "char", e bigint, r bigint, v "char", t bigint, l integer, w text, a text)
+        order by x.p;
+    end if;
+
+    if batch ? 'heads' then
+        insert into roomserver.heads as h
+            (room, extremities, depth, position, state_position, judged_seq, generation, joined, invited)
+        select x.room, array(select jsonb_array_elements_text(x.extremities)), x.depth, x.position, x.state_position,
+               x.judged_seq, x.generation, x.joined, x.invited
+        from jsonb_to_recordset(batch -> 'heads')
+            as x (room bigint, extremities jsonb, depth bigint, position bigint, state_position bigint, judged_seq bigint,
+                  generation integer, joined integer, invited integer)
+        on conflict (room) do update
+        set extremities = excluded.extremities, depth = excluded.depth, position = excluded.position,
+            state_position = excluded.state_position, judged_seq = excluded.judged_seq, generation = excluded.generation,
+            joined = excluded.joined, invited = excluded.invited;
+    end if;
+
+    if batch ? 'lines' then
+        insert into roomserver.lines (room, line, base_line, base_position)
+        select x.room, x.line, 0, x.base_position
+        from jsonb_to_recordset(batch -> 'lines') as x (room bigint, line integer, base_position bigint);
+    end if;
+
+    if batch ? 'closed' then
+        update roomserver.state s
+        set valid_to = x.at
+        from jsonb_to_recordset(batch -> 'closed') as x (room bigint, line integer, type text, state_key text, at bigint)
+        where s.room = x.room and s.line = x.line and s.type = x.type and s.state_key = x.state_key
+          and s.valid_to = 9223372036854775807;
+    end if;
+
+    if batch ? 'state' then
+        insert into roomserver.state (room, line, type, state_key, valid_from, valid_to, entry, event_id, membership)
+        select x.room, x.line, x.type, x.state_key, x.f, coalesce(x.t, 9223372036854775807), x.entry, x.event_id, x.membership
+        from jsonb_to_recordset(batch -> 'state')
+            as x (room bigint, line integer, type text, state_key text, f bigint, t bigint, entry bigint, event_id text,
+                  membership "char");
+    end if;
+
+    if batch ? 'memberships' then
+        insert into roomserver.memberships as m
+            (user_id, room, membership, position, entry, sender, joined_at, forgotten)
+        select x.user_id, x.room, x.membership, x.position, x.entry, x.sender, x.joined_at, false
+        from jsonb_to_recordset(batch -> 'memberships')
+            as x (user_id text, room bigint, membership "char", position bigint, entry bigint, sender text, joined_at bigint)
+        on conflict (user_id, room) do update
+        set membership = excluded.membership, position = excluded.position, entry = excluded.entry, sender = excluded.sender,
+            joined_at = coalesce(excluded.joined_at, m.joined_at), forgotten = false;
+    end if;
+
+    if batch ? 'redactions' then
+        insert into roomserver.redactions (target, redaction, entry, room, position)
+        select x.target, x.redaction, x.entry, x.room, x.position
+        from jsonb_to_recordset(batch -> 'redactions')
+            as x (target text, redaction text, entry bigint, room bigint, position bigint)
+        on conflict (target) do nothing;
+    end if;
+
+    if batch ? 'early_redactions' then
+        insert into roomserver.early_redactions (target, redaction, entry, room, position)
+        select x.target, x.redaction, x.entry, x.room, x.position
+        from jsonb_to_recordset(batch -> 'early_redactions')
+            as x (target text, redaction text, entry bigint, room bigint, position bigint)
+        on conflict do nothing;
+    end if;
+
+    if batch ? 'relations' then
+        insert into roomserver.relations (target, rel_type, timeline, entry, room, event_id, sender)
+        select x.target, x.rel_type, x.timeline, x.entry, x.room, x.event_id,
+               coalesce(x.sender, (select e.sender from eventlog.events e where e.id = x.entry limit 1))
+        from jsonb_to_recordset(batch -> 'relations')
+            as x (target text, rel_type text, timeline bigint, entry bigint, room bigint, event_id text, sender text)
+        on conflict do nothing;
+    end if;
+
+    if batch ? 'resolutions' then
+        insert into roomserver.resolutions (room, position, purpose, algorithm, inputs, outcome)
+        select x.room, x.position, x.purpose, x.algorithm, x.inputs, x.outcome
+        from jsonb_to_recordset(batch -> 'resolutions')
+            as x (room bigint, position bigint, purpose text, algorithm text, inputs text, outcome text);
+    end if;
+
+    if batch ? 'receipts' then
+        insert into roomserver.receipts as r
+            (room, user_id, receipt_type, thread_id, event_id, event_position, ts, shard, position)
+        select x.room, x.user_id, x.receipt_type, x.thread_id, x.event_id, x.event_position, x.ts,
+               (batch ->> 'shard')::smallint, x.position
+        from jsonb_to_recordset(batch -> 'receipts')
+            as x (room bigint, user_id text, receipt_type text, thread_id text, event_id text, event_position bigint, ts bigint,
+                  position bigint)
+        on conflict (room, user_id, receipt_type, thread_id) do update
+        set event_id = excluded.event_id, event_position = excluded.event_position, ts = excluded.ts, shard = excluded.shard,
+            position = excluded.position;
+    end if;
+
+    if batch ? 'account_data' then
+        insert into roomserver.account_data as a (user_id, room_id, type, content, shard, position)
+        select x.user_id, x.room_id, x.type, x.content, (batch ->> 'shard')::smallint, x.position
+        from jsonb_to_recordset(batch -> 'account_data')
+            as x (user_id text, room_id text, type text, content text, position bigint)
+        on conflict (user_id, room_id, type) do update
+        set content = excluded.content, shard = excluded.shard, position = excluded.position;
+    end if;
+
+    if batch ? 'profiles' then
+        delete from roomserver.profiles f
+        using jsonb_to_recordset(batch -> 'profiles') as x (user_id text, field text, value text, position bigint)
+        where x.value is null and f.user_id = x.user_id and f.field = x.field;
+        insert into roomserver.profiles as f (user_id, field, value, shard, position)
+        select x.user_id, x.field, x.value, (batch ->> 'shard')::smallint, x.position
+        from jsonb_to_recordset(batch -> 'profiles') as x (user_id text, field text, value text, position bigint)
+        where x.value is not null
+        on conflict (user_id, field) do update
+        set value = excluded.value, shard = excluded.shard, position = excluded.position;
+    end if;
+
+    if batch ? 'presence' then
+        insert into roomserver.presence as p (user_id, presence, status_msg, active_at, until, by, changed, shard, position)
+        select x.user_id, x.presence, x.status_msg, x.active_at, x.until, x.by, x.changed, (batch ->> 'shard')::smallint, x.position
+        from jsonb_to_recordset(batch -> 'presence')
+            as x (user_id text, presence text, status_msg text, active_at bigint, until bigint, by text, changed bigint,
+                  position bigint)
+        on conflict (user_id) do update
+        set presence = excluded.presence, status_msg = excluded.status_msg, active_at = excluded.active_at,
+            until = excluded.until, by = excluded.by, changed = excluded.changed, shard = excluded.shard,
+            position = excluded.position;
+    end if;
+
+    if batch ? 'aliases' then
+        delete from roomserver.aliases f
+        using jsonb_to_recordset(batch -> 'aliases') as x (alias text, room_id text, creator text, position bigint)
+        where x.room_id is null and f.alias = x.alias;
+        insert into roomserver.aliases (alias, room_id, creator, position)
+        select x.alias, x.room_id, x.creator, x.position
+        from jsonb_to_recordset(batch -> 'aliases') as x (alias text, room_id text, creator text, position bigint)
+        where x.room_id is not null
+        on conflict (alias) do update
+        set room_id = excluded.room_id, creator = excluded.creator, position = excluded.position;
+    end if;
+
+    if batch ? 'directory' then
+        delete from roomserver.directory d
+        using jsonb_to_recordset(batch -> 'directory') as x (room_id text, published boolean, position bigint)
+        where not x.published and d.room_id = x.room_id;
+        insert into roomserver.directory (room_id, position)
+        select x.room_id, x.position
+        from jsonb_to_recordset(batch -> 'directory') as x (room_id text, published boolean, position bigint)
+        where x.published
+        on conflict (room_id) do update set position = excluded.position;
+    end if;
+
+    if batch ? 'erased' then
+        insert into roomserver.erased (user_id, shard, position)
+        select x.user_id, (batch ->> 'shard')::smallint, x.position
+        from jsonb_to_recordset(batch -> 'erased') as x (user_id text, position bigint)
+        on conflict (user_id) do nothing;
+    end if;
+
+    if batch ? 'reports' then
+        insert into roomserver.reports (entry, reporter, room_id, event_id, user_id, reason, shard, position)
+        select x.entry, x.reporter, x.room_id, x.event_id, x.user_id, x.reason, (batch ->> 'shard')::smallint, x.position
+        from jsonb_to_recordset(batch -> 'reports')
+            as x (entry bigint, reporter text, room_id text, event_id text, user_id text, reason text, position bigint)
+        on conflict (entry) do nothing;
+    end if;
+
+    if batch ? 'user_keys' then
+        delete from roomserver.user_keys k
+        using jsonb_to_recordset(batch -> 'user_keys') as x (user_id text, usage text, key_id text, key text)
+        where x.key is null and k.user_id = x.user_id and k.usage = x.usage and k.key_id = x.key_id;
+        insert into roomserver.user_keys as k (user_id, usage, key_id, key, shard, position)
+        select x.user_id, x.usage, x.key_id, x.key, (batch ->> 'shard')::smallint, x.position
+        from jsonb_to_recordset(batch -> 'user_keys') as x (user_id text, usage text, key_id text, key text, position bigint)
+        where x.key is not null
+        on conflict (user_id, usage, key_id) do update
+        set key = excluded.key, shard = excluded.shard, position = excluded.position;
+    end if;
+
+    if batch ? 'device_lists' then
+        insert into roomserver.device_lists as d (user_id, shard, position)
+        select x.user_id, (batch ->> 'shard')::smallint, x.position
+        from jsonb_to_recordset(batch -> 'device_lists') as x (user_id text, position bigint)
+        on conflict (user_id) do update set shard = excluded.shard, position = excluded.position;
+    end if;
+
+    if batch ? 'to_device' then
+        insert into roomserver.to_device (user_id, device_id, shard, position, sender, type, content)
+        select x.user_id, x.device_id, (batch ->> 'shard')::smallint, x.position, x.sender, x.type, x.content
+        from jsonb_to_recordset(batch -> 'to_device')
+            as x (user_id text, device_id text, position bigint, sender text, type text, content text)
+        on conflict do nothing;
+    end if;
+
+    if batch ? 'received' then
+        delete from roomserver.to_device t
+        using jsonb_to_recordset(batch -> 'received') as x (user_id text, device_id text, upto bigint[])
+        where t.user_id = x.user_id and t.device_id = x.device_id and t.position <= x.upto[t.shard + 1];
+    end if;
+
+    if batch ? 'gone_devices' then
+        delete from roomserver.to_device t
+        using jsonb_to_recordset(batch -> 'gone_devices') as x (user_id text, device_id text, position bigint)
+        where t.user_id = x.user_id and t.device_id = x.device_id
+          and (t.shard <> (batch ->> 'shard')::smallint or t.position < x.position);
+    end if;
+
+    if batch ? 'forgotten' then
+        update roomserver.memberships m
+        set forgotten = true
+        from jsonb_to_recordset(batch -> 'forgotten') as x (user_id text, room bigint)
+        where m.user_id = x.user_id and m.room = x.room and m.membership in ('l', 'b');
+    end if;
+
+    if batch ? 'quarantined' then
+        insert into roomserver.quarantine (entry, room_id, event_id, error, attempts, position)
+        select x.entry, x.room_id, x.event_id, x.error, x.attempts, x.position
+        from jsonb_to_recordset(batch -> 'quarantined')
+            as x (entry bigint, room_id text, event_id text, error text, attempts integer, position bigint);
+    end if;
+
+    if batch ? 'deferred' then
+        insert into roomserver.deferred (entry, room_id, shard, reason, missing)
+        select x.entry, x.room_id, (batch ->> 'shard')::smallint, x.reason, array(select jsonb_array_elements_text(x.missing))
+        from jsonb_to_recordset(batch -> 'deferred') as x (entry bigint, room_id text, reason text, missing jsonb)
+        on conflict (entry) do update set reason = excluded.reason, missing = excluded.missing;
+    end if;
+
+    if batch ? 'finished' then
+        delete from roomserver.attempts a
+        using jsonb_array_elements_text(batch -> 'finished') as x (entry)
+        where a.entry = x.entry::bigint;
+        delete from roomserver.deferred d
+        using jsonb_array_elements_text(batch -> 'finished') as x (entry)
+        where d.entry = x.entry::bigint;
+    end if;
+
+    -- See eventlog/notices.py.
+    perform pg_notify('walden_outputs', concat_ws(
+        ' ', batch ->> 'shard', batch ->> 'from', batch ->> 'to', in_epoch, batch ->> 'accepted'));
+    return true;
+end
+$$;
+comment on function roomserver.commit_v1(jsonb) is 'The effects of one room server batch, exactly once: fails with 55006 when another room server owns the shard; false, with nothing done, while an entry of it is not visible yet.';
+
+create or replace function roomserver.purge_user(of_user text) returns void
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+begin
+    delete from roomserver.account_data x where x.user_id = of_user;
+    delete from roomserver.profiles x where x.user_id = of_user;
+    delete from roomserver.receipts x where x.user_id = of_user;
+    delete from roomserver.presence x where x.user_id = of_user;
+    delete from roomserver.user_keys x where x.user_id = of_user;
+    delete from roomserver.to_device x where x.user_id = of_user;
+    delete from userdirectory.users x where x.user_id = of_user;
+end
+$$;
+comment on function roomserver.purge_user(text) is 'Removes the last values of a user: account data, profile, receipts, presence, keys, messages to devices.';

@@ -1,0 +1,374 @@
+"""Keys of devices: uploaded, asked for, claimed once; cross-signing and signatures."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from api_server import Api, Client, Json, eventually, part
+
+from matrix.signatures import SigningKey, sign_json
+
+ALGORITHM = "signed_curve25519"
+
+
+def device_keys(client: Client, key: SigningKey, **more: Any) -> Json:
+    """Identity keys, signed by themselves."""
+    keys = {
+        "user_id": client.user_id,
+        "device_id": client.device_id,
+        "algorithms": ["m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"],
+        "keys": {
+            f"ed25519:{client.device_id}": key.verify_key_base64,
+            f"curve25519:{client.device_id}": key.verify_key_base64,
+        },
+        **more,
+    }
+    return sign_json(keys, client.user_id, named(key, client.device_id))
+
+
+def named(key: SigningKey, name: str) -> SigningKey:
+    """The same key by another id."""
+    return SigningKey(f"ed25519:{name}", key.seed)
+
+
+def one_time(count: int, begin: int = 0) -> dict[str, Json]:
+    return {f"{ALGORITHM}:K{n}": {"key": f"key {n}", "signatures": {}} for n in range(begin, begin + count)}
+
+
+class Identity:
+    """A user's cross-signing keys."""
+
+    def __init__(self, user_id: str) -> None:
+        self.user_id = user_id
+        self.master, self.self_signing, self.user_signing = (SigningKey.generate("x") for _ in range(3))
+
+    def key(self, usage: str) -> Json:
+        key: SigningKey = getattr(self, usage)
+        public = key.verify_key_base64
+        value = {"user_id": self.user_id, "usage": [usage], "keys": {f"ed25519:{public}": public}}
+        return value if usage == "master" else self.sign(value, "master")
+
+    def sign(self, value: Json, usage: str) -> Json:
+        key: SigningKey = getattr(self, usage)
+        return sign_json(value, self.user_id, named(key, key.verify_key_base64))
+
+    def upload(self) -> Json:
+        return {f"{usage}_key": self.key(usage) for usage in ("master", "self_signing", "user_signing")}
+
+
+async def query(client: Client, *users: str) -> Json:
+    return (await client.post("keys/query", {"device_keys": {user: [] for user in users}})).ok()
+
+
+async def claim(client: Client, other: Client, algorithm: str = ALGORITHM) -> Json:
+    wanted = {other.user_id: {other.device_id: algorithm}}
+    answer = (await client.post("keys/claim", {"one_time_keys": wanted})).ok()
+    assert answer["failures"] == {}
+    found: Json = answer["one_time_keys"].get(other.user_id, {}).get(other.device_id, {})
+    return found
+
+
+async def test_identity_keys_are_found_by_others_with_the_name_of_their_device(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    keys = device_keys(alice, SigningKey.generate("x"))
+    assert (await alice.post("keys/upload", {"device_keys": keys})).ok() == {"one_time_key_counts": {}}
+    assert (await alice.put(f"devices/{alice.device_id}", {"display_name": "Phone"})).ok() == {}
+    found = await query(bob, alice.user_id, bob.user_id)
+    assert found["device_keys"] == {
+        alice.user_id: {alice.device_id: {**keys, "unsigned": {"device_display_name": "Phone"}}},
+        bob.user_id: {},
+    }
+    assert (await query(bob, "@nobody:elsewhere.example"))["failures"].keys() == {"elsewhere.example"}
+
+
+async def test_keys_go_with_their_device(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    await alice.post(
+        "keys/upload", {"device_keys": device_keys(alice, SigningKey.generate("x")), "one_time_keys": one_time(2)}
+    )
+    await alice.post("logout")
+
+    async def gone() -> bool:
+        found: Json = (await query(bob, alice.user_id))["device_keys"]
+        return found == {alice.user_id: {}}
+
+    await eventually(gone)
+    assert await claim(bob, alice) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "errcode"),
+    [
+        ({"user_id": "@other:test.example"}, "M_INVALID_PARAM"),
+        ({"device_id": "OTHER"}, "M_INVALID_PARAM"),
+        ({"algorithms": "none"}, "M_BAD_JSON"),
+        ({"keys": {"ed25519:x": 1}}, "M_BAD_JSON"),
+        ({"signatures": []}, "M_BAD_JSON"),
+        ({"more": 1.5}, "M_BAD_JSON"),
+    ],
+)
+async def test_identity_keys_of_somebody_else_or_of_another_form_are_refused(
+    api: Api, change: Json, errcode: str
+) -> None:
+    alice = await api.register()
+    keys = {**device_keys(alice, SigningKey.generate("x")), **change}
+    assert (await alice.post("keys/upload", {"device_keys": keys})).refusal == (400, errcode)
+
+
+async def test_one_time_keys_are_handed_out_in_order_and_once_and_then_the_fallback_key(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    fallback = {f"{ALGORITHM}:F": {"key": "fallback", "fallback": True, "signatures": {}}}
+    uploaded = await alice.post("keys/upload", {"one_time_keys": one_time(3), "fallback_keys": fallback})
+    assert uploaded.ok() == {"one_time_key_counts": {ALGORITHM: 3}}
+    # The same ones again change nothing.
+    uploaded = await alice.post("keys/upload", {"one_time_keys": one_time(3), "fallback_keys": fallback})
+    assert uploaded.ok() == {"one_time_key_counts": {ALGORITHM: 3}}
+    assert [await claim(bob, alice) for _ in range(3)] == [{k: v} for k, v in one_time(3).items()]
+    assert [await claim(bob, alice) for _ in range(2)] == [fallback, fallback]
+    assert await claim(bob, alice, "another") == {}
+    # What was handed out is not taken back.
+    uploaded = await alice.post("keys/upload", {"one_time_keys": one_time(4)})
+    assert uploaded.ok() == {"one_time_key_counts": {ALGORITHM: 1}}
+    assert await claim(bob, alice) == {f"{ALGORITHM}:K3": one_time(4)[f"{ALGORITHM}:K3"]}
+
+
+async def test_another_one_time_key_under_the_same_id_is_refused(api: Api) -> None:
+    alice = await api.register()
+    (await alice.post("keys/upload", {"one_time_keys": one_time(1)})).ok()
+    other = {f"{ALGORITHM}:K0": {"key": "another"}}
+    assert (await alice.post("keys/upload", {"one_time_keys": other})).refusal == (400, "M_INVALID_PARAM")
+
+
+async def test_keys_have_bounds(api: Api) -> None:
+    alice = await api.register()
+    assert (await alice.post("keys/upload", {"one_time_keys": one_time(1001)})).refusal == (413, "M_TOO_LARGE")
+    (await alice.post("keys/upload", {"one_time_keys": one_time(1000)})).ok()
+    more = await alice.post("keys/upload", {"one_time_keys": one_time(1, 1000)})
+    assert more.refusal == (413, "M_TOO_LARGE")
+    large = {f"{ALGORITHM}:L": "x" * 9000}
+    assert (await alice.post("keys/upload", {"one_time_keys": large})).refusal == (413, "M_TOO_LARGE")
+
+
+async def test_many_who_claim_at_once_get_different_keys(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    (await alice.post("keys/upload", {"one_time_keys": one_time(60)})).ok()
+    answers = await asyncio.gather(*(claim(bob, alice) for _ in range(70)))
+    handed = [key_id for answer in answers for key_id in answer]
+    assert sorted(handed) == sorted(one_time(60))
+
+
+async def test_cross_signing_keys_are_published_without_a_password_once_and_replaced_with_it(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    identity = Identity(alice.user_id)
+    assert (await alice.post("keys/device_signing/upload", identity.upload())).ok() == {}
+    # The same again.
+    assert (await alice.post("keys/device_signing/upload", identity.upload())).ok() == {}
+    mine, theirs = await query(alice, alice.user_id), await query(bob, alice.user_id)
+    for found in (mine, theirs):
+        assert found["master_keys"] == {alice.user_id: identity.key("master")}
+        assert found["self_signing_keys"] == {alice.user_id: identity.key("self_signing")}
+    assert mine["user_signing_keys"] == {alice.user_id: identity.key("user_signing")}
+    assert theirs["user_signing_keys"] == {}
+    other = Identity(alice.user_id)
+    refused = await alice.post("keys/device_signing/upload", other.upload())
+    assert refused.status == 401 and refused.body["flows"] == [{"stages": ["m.login.password"]}]
+    password = {"type": "m.login.password", "identifier": {"type": "m.id.user", "user": alice.user_id}}
+    auth = {**password, "password": alice.password, "session": refused.body["session"]}
+    assert (await alice.post("keys/device_signing/upload", {**other.upload(), "auth": auth})).ok() == {}
+    assert (await query(bob, alice.user_id))["master_keys"] == {alice.user_id: other.key("master")}
+
+
+async def test_cross_signing_keys_without_the_master_keys_signature_are_refused(api: Api) -> None:
+    alice = await api.register()
+    identity, other = Identity(alice.user_id), Identity(alice.user_id)
+
+    async def upload(**keys: Json) -> tuple[int, str | None]:
+        return (await alice.post("keys/device_signing/upload", keys)).refusal
+
+    assert await upload(self_signing_key=identity.key("self_signing")) == (400, "M_INVALID_PARAM")
+    master = identity.key("master")
+    assert await upload(master_key=master, self_signing_key=other.key("self_signing")) == (400, "M_INVALID_SIGNATURE")
+    assert await upload(master_key={**master, "user_id": "@x:y.example"}) == (400, "M_INVALID_PARAM")
+    assert await upload(master_key={**master, "usage": ["self_signing"]}) == (400, "M_INVALID_PARAM")
+    assert (await query(alice, alice.user_id))["master_keys"] == {}
+
+
+async def test_signatures_are_seen_by_whom_they_are_for(api: Api) -> None:
+    alice, bob, carol = [await api.register() for _ in range(3)]
+    key = SigningKey.generate("x")
+    keys = device_keys(alice, key)
+    (await alice.post("keys/upload", {"device_keys": keys})).ok()
+    a, b = Identity(alice.user_id), Identity(bob.user_id)
+    (await alice.post("keys/device_signing/upload", a.upload())).ok()
+    (await bob.post("keys/device_signing/upload", b.upload())).ok()
+    master = sign_json(a.key("master"), alice.user_id, named(key, alice.device_id))
+    signed = a.sign(keys, "self_signing")
+    public = a.master.verify_key_base64
+    uploaded = await alice.post("keys/signatures/upload", {alice.user_id: {alice.device_id: signed, public: master}})
+    assert uploaded.ok() == {"failures": {}}
+    seen = await query(carol, alice.user_id)
+    assert seen["device_keys"][alice.user_id] == {alice.device_id: signed}
+    assert seen["master_keys"][alice.user_id] == master
+    # The device's own upload keeps what others signed of it.
+    (await alice.post("keys/upload", {"device_keys": keys})).ok()
+    assert (await query(carol, alice.user_id))["device_keys"][alice.user_id] == {alice.device_id: signed}
+    # Bob's signature is for bob alone.
+    vouched = b.sign(a.key("master"), "user_signing")
+    assert (await bob.post("keys/signatures/upload", {alice.user_id: {public: vouched}})).ok() == {"failures": {}}
+    by_bob = (await query(bob, alice.user_id))["master_keys"][alice.user_id]["signatures"]
+    assert by_bob == {**master["signatures"], **vouched["signatures"]}
+    assert (await query(carol, alice.user_id))["master_keys"][alice.user_id] == master
+
+
+async def test_signatures_that_are_none_are_named(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    keys = device_keys(alice, SigningKey.generate("x"))
+    (await alice.post("keys/upload", {"device_keys": keys})).ok()
+    a, other = Identity(alice.user_id), Identity(alice.user_id)
+    (await alice.post("keys/device_signing/upload", a.upload())).ok()
+    wrong = {
+        alice.user_id: {
+            alice.device_id: other.sign(keys, "self_signing"),
+            "NONE": keys,
+            a.master.verify_key_base64: {**a.key("master"), "usage": ["else"]},
+        },
+        bob.user_id: {"none": {}},
+    }
+    failures = (await alice.post("keys/signatures/upload", wrong)).ok()["failures"]
+    assert {u: {k: f["errcode"] for k, f in of.items()} for u, of in failures.items()} == {
+        alice.user_id: {
+            alice.device_id: "M_INVALID_SIGNATURE",
+            "NONE": "M_NOT_FOUND",
+            a.master.verify_key_base64: "M_INVALID_SIGNATURE",
+        },
+        bob.user_id: {"none": "M_NOT_FOUND"},
+    }
+
+
+async def test_messages_to_devices_are_told_once_and_in_order(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    since = (await bob.get("sync")).ok()["next_batch"]
+    for number in range(3):
+        messages = {bob.user_id: {bob.device_id: {"n": number}}}
+        sent = await alice.put(f"sendToDevice/org.example.test/{number}", {"messages": messages})
+        assert sent.ok() == {}
+        # The same transaction again sends nothing again.
+        assert (await alice.put(f"sendToDevice/org.example.test/{number}", {"messages": messages})).ok() == {}
+    told = await everything(bob, since)
+    assert told == [
+        {"type": "org.example.test", "sender": alice.user_id, "content": {"n": number}} for number in range(3)
+    ]
+
+
+async def test_a_star_is_for_all_devices_there_are_and_no_other(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    second = await api.login(bob)
+    messages = {bob.user_id: {"*": {"n": 1}, "NONE": {"n": 2}}}
+    (await alice.put("sendToDevice/m.test/1", {"messages": messages})).ok()
+    for device in (bob, second):
+        assert [event["content"] for event in await everything(device)] == [{"n": 1}]
+
+
+async def test_a_crowd_of_messages_comes_in_several_responses(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    since = (await bob.get("sync")).ok()["next_batch"]
+
+    async def send(number: int) -> None:
+        messages = {bob.user_id: {bob.device_id: {"n": number}}}
+        (await alice.put(f"sendToDevice/m.test/{number}", {"messages": messages})).ok()
+
+    await asyncio.gather(*(send(number) for number in range(230)))
+    for begin in (since, ""):
+        told = await everything(bob, begin)
+        assert sorted(event["content"]["n"] for event in told) == list(range(230)) or begin == ""
+        if not begin:
+            # All of them have arrived by now.
+            assert told == []
+
+
+async def everything(client: Client, since: str = "") -> list[Json]:
+    """All messages to a device, in as many responses as they come in; the queue is empty afterwards."""
+    told: list[Json] = []
+    while True:
+        body = (await client.get(f"sync?since={part(since)}" if since else "sync")).ok()
+        since, news = body["next_batch"], body.get("to_device", {}).get("events", [])
+        assert len(news) <= 100
+        if not news:
+            break
+        told += news
+
+    async def arrived() -> bool:
+        return "to_device" not in (await client.get("sync")).ok()
+
+    await eventually(arrived)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 400),
+        ({"messages": []}, 400),
+        ({"messages": {"x": {}}}, 400),
+        ({"messages": {"@a:test.example": {"D": 1}}}, 400),
+    ],
+)
+async def test_messages_of_another_form_are_refused(api: Api, body: Json, status: int) -> None:
+    alice = await api.register()
+    assert (await alice.put("sendToDevice/m.test/1", body)).status == status
+
+
+async def test_sync_says_how_many_keys_are_left(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    first = (await alice.get("sync")).ok()
+    assert first["device_one_time_keys_count"] == {} and first["device_unused_fallback_key_types"] == []
+    fallback = {f"{ALGORITHM}:F": {"key": "fallback", "fallback": True}}
+    (await alice.post("keys/upload", {"one_time_keys": one_time(1), "fallback_keys": fallback})).ok()
+    since = first["next_batch"]
+    for count, unused in (({ALGORITHM: 1}, [ALGORITHM]), ({}, [ALGORITHM]), ({}, [])):
+        # Whoever waits is told.
+        body = (await alice.get(f"sync?timeout=10000&since={part(since)}")).ok()
+        assert (body["device_one_time_keys_count"], body["device_unused_fallback_key_types"]) == (count, unused)
+        since = body["next_batch"]
+        idle = (await alice.get(f"sync?since={part(since)}")).ok()
+        assert (idle["device_one_time_keys_count"], idle["device_unused_fallback_key_types"]) == (count, unused)
+        await claim(bob, alice)
+
+
+async def test_sync_and_key_changes_say_whose_devices_changed_and_who_left(api: Api) -> None:
+    alice, bob, carol = [await api.register() for _ in range(3)]
+    room_id = await alice.create_room(preset="public_chat")
+    begin = since = (await alice.get("sync")).ok()["next_batch"]
+
+    async def lists() -> tuple[set[str], set[str]]:
+        nonlocal since
+        body = (await alice.get(f"sync?timeout=10000&since={part(since)}")).ok()
+        before, since = since, body["next_batch"]
+        changes = (await alice.get(f"keys/changes?from={part(before)}&to={part(since)}")).ok()
+        told = body.get("device_lists", {"changed": [], "left": []})
+        assert (set(changes["changed"]), set(changes["left"])) == (set(told["changed"]), set(told["left"]))
+        return set(told["changed"]), set(told["left"])
+
+    # Who shares no room is nobody's business.
+    (await carol.post("keys/upload", {"device_keys": device_keys(carol, SigningKey.generate("x"))})).ok()
+    (await bob.post(f"join/{room_id}", {})).ok()
+    assert await lists() == ({bob.user_id}, set())
+    (await bob.post("keys/upload", {"device_keys": device_keys(bob, SigningKey.generate("x"))})).ok()
+    assert await lists() == ({bob.user_id}, set())
+    (await bob.post("keys/device_signing/upload", Identity(bob.user_id).upload())).ok()
+    assert await lists() == ({bob.user_id}, set())
+    (await alice.post("keys/upload", {"device_keys": device_keys(alice, SigningKey.generate("x"))})).ok()
+    assert await lists() == ({alice.user_id}, set())
+    (await bob.post("logout")).ok()
+    assert await lists() == ({bob.user_id}, set())
+    theirs = await carol.create_room(preset="public_chat")
+    (await alice.post(f"join/{theirs}", {})).ok()
+    assert await lists() == ({carol.user_id}, set())
+    (await alice.post(f"rooms/{theirs}/leave", {})).ok()
+    assert await lists() == (set(), {carol.user_id})
+    (await alice.post(f"rooms/{room_id}/kick", {"user_id": bob.user_id})).ok()
+    assert await lists() == (set(), {bob.user_id})
+    changes = (await alice.get(f"keys/changes?from={part(begin)}&to={part(since)}")).ok()
+    assert set(changes["changed"]) == {alice.user_id} and set(changes["left"]) == {bob.user_id, carol.user_id}
+    assert (await alice.get("keys/changes?from=nonsense&to=x")).refusal == (400, "M_INVALID_PARAM")
+    assert (await alice.get("keys/changes")).refusal == (400, "M_MISSING_PARAM")

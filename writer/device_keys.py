@@ -1,0 +1,178 @@
+"""Keys that devices upload, and one-time keys that others claim.
+
+Invariant: a one-time key is handed out at most once, in one committed statement: what was claimed is known for a week and not
+taken back when it is uploaded again, and a key of an earlier epoch is never handed out, for a restored database does not know
+whether it was. Identity keys go through the log. Source: client-server API, "End-to-End Encryption: Key management API".
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+from falcon.asgi import Request, Response
+from psycopg import AsyncConnection
+
+from eventlog.pools import Pool
+from eventlog.queries import Queries
+from eventlog.safe_text import safe, unsafe
+from matrix.canonical import check_canonical, encode_canonical
+from matrix.errors import bad_json, invalid_param, too_large
+from matrix.identifiers import fits, is_user_id, server_name_of
+from writer.key_directory import DEVICE, KeyDirectory
+from writer.requests import Body, json_object, read_body, session_of
+
+SQL: Final = Queries("writer", "keys.sql")
+MOST_KEYS: Final = 1_000
+"""One-time keys that a device may have, and that one request may bring or claim."""
+MOST_FALLBACK: Final = 5
+MOST_KEY_BYTES: Final = 8_192
+"""Bytes of one key as JSON: keys that withstand quantum computers have two thousand."""
+MOST_DEVICE_BYTES: Final = 65_536
+
+Keys = list[tuple[str, str, str]]
+"""Algorithm and id, both NUL-safe, and the key as JSON."""
+
+
+class DeviceKeys:
+    """/keys/upload, /keys/claim."""
+
+    def __init__(self, pool: Pool, directory: KeyDirectory, server_name: str) -> None:
+        self._pool = pool
+        self._directory = directory
+        self._server_name = server_name
+
+    async def on_post_upload(self, req: Request, resp: Response) -> None:
+        """Takes identity keys, one-time keys and fallback keys of the requester's device; says how many one-time keys it has."""
+        session, body = session_of(req), await read_body(req)
+        device_keys = json_object(body, "device_keys")
+        one_time = _keys(body, "one_time_keys", MOST_KEYS)
+        fallback = _keys(body, "fallback_keys", MOST_FALLBACK)
+        if not body.get("fallback_keys"):
+            fallback = _keys(body, "org.matrix.msc2732.fallback_keys", MOST_FALLBACK)
+        if len({algorithm for algorithm, _, _ in fallback}) < len(fallback):
+            raise invalid_param("There is one fallback key of each algorithm.")
+        if device_keys:
+            _check_device_keys(device_keys, session.user_id, session.device_id)
+            await self._directory.put_device(session.user_id, session.device_id, device_keys)
+        async with self._pool.connection() as connection, connection.transaction():
+            counts = await put_keys(connection, session.user_id, session.device_id, one_time, fallback)
+        resp.media = {"one_time_key_counts": counts}
+
+    async def on_post_claim(self, req: Request, resp: Response) -> None:
+        """Hands out a key of each device that is named."""
+        body = await read_body(req)
+        wanted, failures = self._wanted(body)
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        if wanted:
+            rows = [
+                {"o": place, "user_id": user_id, "device_id": safe(device_id), "algorithm": safe(algorithm)}
+                for place, (user_id, device_id, algorithm) in enumerate(wanted)
+            ]
+            async with self._pool.connection() as connection:
+                cursor = await connection.execute(SQL["claim"], {"wanted": orjson.dumps(rows).decode()})
+                for place, key_id, key in await cursor.fetchall():
+                    user_id, device_id, algorithm = wanted[place]
+                    of_device = found.setdefault(user_id, {}).setdefault(device_id, {})
+                    of_device[f"{algorithm}:{unsafe(key_id)}"] = orjson.loads(key)
+        resp.media = {"one_time_keys": found, "failures": failures}
+
+    def _wanted(self, body: Body) -> tuple[list[tuple[str, str, str]], dict[str, object]]:
+        """User, device and algorithm of each wish; and the servers that cannot be asked."""
+        wanted: list[tuple[str, str, str]] = []
+        failures: dict[str, object] = {}
+        users = json_object(body, "one_time_keys")
+        if users is None:
+            raise bad_json("one_time_keys must be an object.")
+        for user_id, devices in users.items():
+            if not isinstance(devices, dict):
+                raise bad_json("one_time_keys must have an object for each user.")
+            if not is_user_id(user_id):
+                raise invalid_param("one_time_keys names somebody who is no user.")
+            server_name = server_name_of(user_id)
+            for device_id, algorithm in devices.items():
+                if not isinstance(algorithm, str):
+                    raise bad_json("one_time_keys must name an algorithm for each device.")
+                if server_name == self._server_name:
+                    wanted.append((user_id, device_id, algorithm))
+                else:
+                    failures[server_name] = {"errcode": "M_UNKNOWN", "error": "This server does not reach others."}
+        if len(wanted) > MOST_KEYS:
+            raise too_large(f"At most {MOST_KEYS} keys can be claimed at once.")
+        return wanted, failures
+
+
+async def put_keys(
+    connection: AsyncConnection, user_id: str, device_id: str, one_time: Keys, fallback: Keys
+) -> dict[str, int]:
+    """Adds to a device's keys in the caller's transaction; how many one-time keys it then has, by algorithm.
+
+    M_INVALID_PARAM for another key under an id that can still be handed out; M_TOO_LARGE.
+    """
+    device = {"user_id": user_id, "device_id": safe(device_id)}
+    locked = await (await connection.execute(SQL["lock_device"], device)).fetchone()
+    if locked is None:
+        # The device has logged out meanwhile.
+        return {}
+    row = await (await connection.execute(SQL["epoch"])).fetchone()
+    assert row is not None
+    key = {**device, "epoch": row[0]}
+    if one_time:
+        named = {"algorithms": [k[0] for k in one_time], "key_ids": [k[1] for k in one_time]}
+        known = {
+            (a, i): k for a, i, k in await (await connection.execute(SQL["known_keys"], {**key, **named})).fetchall()
+        }
+        for algorithm, key_id, value in one_time:
+            before = known.get((algorithm, key_id))
+            if before is not None and orjson.loads(before) != orjson.loads(value):
+                raise invalid_param(f"There is another one-time key {unsafe(algorithm)}:{unsafe(key_id)} already.")
+        await connection.execute(SQL["forget_keys"], key)
+        await connection.execute(SQL["put_keys"], {**key, **named, "keys": [k[2] for k in one_time]})
+    if fallback:
+        named = {"algorithms": [k[0] for k in fallback], "key_ids": [k[1] for k in fallback]}
+        await connection.execute(SQL["put_fallback_keys"], {**key, **named, "keys": [k[2] for k in fallback]})
+    counts = {unsafe(a): n for a, n in await (await connection.execute(SQL["counts"], key)).fetchall()}
+    if sum(counts.values()) > MOST_KEYS and one_time:
+        raise too_large(f"A device has at most {MOST_KEYS} one-time keys.")
+    if one_time or fallback:
+        await connection.execute(SQL["tell_stock"], device)
+    return counts
+
+
+def _keys(body: Body, name: str, most: int) -> Keys:
+    found: Keys = []
+    keys = json_object(body, name) or {}
+    if len(keys) > most:
+        raise too_large(f"{name} may have {most} keys.")
+    for full_id, key in keys.items():
+        algorithm, colon, key_id = full_id.partition(":")
+        if not (algorithm and colon and key_id and fits(full_id)):
+            raise invalid_param(f"{name} must be named <algorithm>:<id>.")
+        if not isinstance(key, str | dict):
+            raise bad_json(f"{name} must be strings or objects.")
+        encoded = orjson.dumps(key).decode()
+        if len(encoded) > MOST_KEY_BYTES:
+            raise too_large(f"A key has at most {MOST_KEY_BYTES} bytes.")
+        found.append((safe(algorithm), safe(key_id), encoded))
+    return found
+
+
+def _check_device_keys(keys: dict[str, Any], user_id: str, device_id: str) -> None:
+    """M_BAD_JSON, M_INVALID_PARAM or M_TOO_LARGE unless these are identity keys of that device."""
+    for name, kind in (("algorithms", list), ("keys", dict), ("signatures", dict)):
+        if not isinstance(keys.get(name), kind):
+            raise bad_json(f"device_keys.{name} is missing, or of another type.")
+    if keys.get("user_id") != user_id or keys.get(DEVICE + "_id") != device_id:
+        raise invalid_param("device_keys are of another user or device.")
+    if not all(isinstance(one, str) for one in keys["algorithms"]):
+        raise bad_json("device_keys.algorithms must be strings.")
+    if not all(isinstance(key, str) for key in keys["keys"].values()):
+        raise bad_json("device_keys.keys must be strings.")
+    if not all(
+        isinstance(of_user, dict) and all(isinstance(one, str) for one in of_user.values())
+        for of_user in keys["signatures"].values()
+    ):
+        raise bad_json("device_keys.signatures must be signatures by user.")
+    check_canonical(keys)
+    if len(encode_canonical(keys)) > MOST_DEVICE_BYTES:
+        raise too_large(f"device_keys have at most {MOST_DEVICE_BYTES} bytes.")
