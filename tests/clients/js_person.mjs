@@ -6,16 +6,21 @@ for (const name of ["log", "info", "debug", "trace"]) console[name] = (...words)
 const sdk = await import("matrix-js-sdk");
 
 let client;
+let recoveryKey;
 const refusals = [];
+const cryptoCallbacks = {
+    getSecretStorageKey: async ({ keys }) => [Object.keys(keys)[0], recoveryKey],
+    cacheSecretStorageKey: (_id, _info, key) => (recoveryKey = key),
+};
 
 const operations = {
-    async register({ baseUrl, username, password }) {
+    async register({ baseUrl, username, password, encrypts }) {
         const nobody = sdk.createClient({ baseUrl });
         await nobody.registerRequest({ username, password, auth: { type: "m.login.dummy" } });
-        return operations.login({ baseUrl, username, password });
+        return operations.login({ baseUrl, username, password, encrypts });
     },
 
-    async login({ baseUrl, username, password }) {
+    async login({ baseUrl, username, password, encrypts }) {
         const nobody = sdk.createClient({ baseUrl });
         const identifier = { type: "m.id.user", user: username };
         const made = await nobody.loginRequest({ type: "m.login.password", identifier, password });
@@ -24,7 +29,9 @@ const operations = {
             userId: made.user_id,
             deviceId: made.device_id,
             accessToken: made.access_token,
+            cryptoCallbacks,
         });
+        if (encrypts) await client.initRustCrypto({ useIndexedDB: false });
         client.on("sync", (state, _, data) => state === "ERROR" && refusals.push(String(data?.error)));
         // Detached: the timeline then has nothing but what the server has sent.
         await client.startClient({ initialSyncLimit: 100, pendingEventOrdering: "detached", pollTimeout: 10_000 });
@@ -97,8 +104,49 @@ const operations = {
                 content: event.getContent(),
                 original: event.getOriginalContent(),
                 redacted: event.isRedacted(),
+                encrypted: event.isEncrypted(),
+                sealed: event.isDecryptionFailure() || event.isBeingDecrypted(),
             })),
         };
+    },
+
+    async whoAmI() {
+        return client.getDeviceId();
+    },
+
+    // Cross-signing keys, secret storage that holds them, and a backup of room keys; the key that opens all of it.
+    async bootstrap() {
+        const crypto = client.getCrypto();
+        const authUploadDeviceSigningKeys = (upload) => upload(null);
+        await crypto.bootstrapCrossSigning({ setupNewCrossSigning: true, authUploadDeviceSigningKeys });
+        const key = await crypto.createRecoveryKeyFromPassphrase();
+        await crypto.bootstrapSecretStorage({
+            createSecretStorageKey: async () => key,
+            setupNewSecretStorage: true,
+            setupNewKeyBackup: true,
+        });
+        return Array.from(key.privateKey);
+    },
+
+    // What a further device does with that key: it signs itself, and fetches the backup.
+    async restore({ key }) {
+        recoveryKey = Uint8Array.from(key);
+        const crypto = client.getCrypto();
+        await crypto.bootstrapCrossSigning({ authUploadDeviceSigningKeys: (upload) => upload(null) });
+        await crypto.loadSessionBackupPrivateKeyFromSecretStorage();
+        await crypto.checkKeyBackupAndEnable();
+        return (await crypto.restoreKeyBackup()).imported;
+    },
+
+    async backedUp() {
+        return (await client.getCrypto().getKeyBackupInfo())?.count ?? 0;
+    },
+
+    async trust({ userId, deviceId }) {
+        const crypto = client.getCrypto();
+        await crypto.getUserDeviceInfo([userId], true);
+        const status = await crypto.getDeviceVerificationStatus(userId, deviceId);
+        return { known: !!status, signed: status?.signedByOwner ?? false, verified: status?.crossSigningVerified ?? false };
     },
 
     async logout() {

@@ -98,7 +98,27 @@ class Scene:
         creds = {"client_secret": "s", "sid": "1", "id_server": "id.example", "id_access_token": "t"}
         email = {"client_secret": "s", "email": "a@b.example", "send_attempt": 1, "next_link": "https://x.example/"}
         phone = {"client_secret": "s", "country": "GB", "phone_number": "07700900001", "send_attempt": 1}
+        stated = {"user_id": self.user_id, "device_id": self.device_id, "algorithms": ["m.megolm.v1.aes-sha2"]}
+        device = {
+            **stated,
+            "keys": {f"ed25519:{self.device_id}": "a"},
+            "signatures": {self.user_id: {f"ed25519:{self.device_id}": "b"}},
+        }
+        master = {"user_id": self.user_id, "usage": ["master"], "keys": {"ed25519:bWFzdGVy": "bWFzdGVy"}}
+        one_time = {"signed_curve25519:AAAAAQ": {"key": "a", "signatures": {}}}
         return {
+            ("POST", V3 + "/keys/upload"): {
+                "device_keys": device,
+                "one_time_keys": one_time,
+                "fallback_keys": {"signed_curve25519:F": {"key": "a", "fallback": True}},
+            },
+            ("POST", V3 + "/keys/query"): {"device_keys": {self.user_id: [], self.other_id: ["D"]}, "timeout": 1000},
+            ("POST", V3 + "/keys/claim"): {"one_time_keys": {self.user_id: {self.device_id: "signed_curve25519"}}},
+            ("POST", V3 + "/keys/device_signing/upload"): {"master_key": master, "auth": dummy},
+            ("POST", V3 + "/keys/signatures/upload"): {self.user_id: {self.device_id: device}},
+            ("PUT", V3 + "/sendToDevice/{event_type}/{txn_id}"): {
+                "messages": {self.user_id: {self.device_id: {"a": 1}, "*": {}}, self.other_id: {"*": {"b": [1]}}}
+            },
             ("POST", V3 + "/register"): {
                 "username": "somebody",
                 "password": "a fine password",
@@ -264,6 +284,7 @@ class Scene:
 
 QUERIES: dict[str, dict[str, str]] = {
     V3 + "/sync": {"timeout": "0", "filter": '{"room":{"timeline":{"limit":1}}}', "full_state": "false"},
+    V3 + "/keys/changes": {"from": "w1_x_0", "to": "w1_x_0"},
     ROOM + "/messages": {"dir": "b", "limit": "10", "filter": '{"types":["m.room.message"]}'},
     ROOM + "/context/{event_id}": {"limit": "4", "filter": "{}"},
     ROOM + "/members": {"membership": "join", "not_membership": "ban"},

@@ -60,7 +60,7 @@ async def test_a_sync_with_nothing_to_say_waits_its_timeout_and_moves_on(here: W
     first = await client.sync()
     second = await client.sync(0.2)
     assert set(first) - set(second) == {"account_data"}
-    assert set(second) == {"next_batch", "device_one_time_keys_count"}
+    assert set(second) == {"next_batch", "device_one_time_keys_count", "device_unused_fallback_key_types"}
 
 
 async def test_only_the_sending_device_sees_its_transaction_id(here: World) -> None:
