@@ -248,10 +248,12 @@ class RoomServer:
     async def _leave(self, connection: AsyncConnection) -> None:
         """The session ends in order: the last position is told, the shard given back."""
         row = await (await connection.execute(SQL["flushed"], {"shard": self.shard})).fetchone()
-        if row is not None and row[2] <= row[3]:
+        # Its commit flushes what was written before it, also by those who do not wait for that.
+        await connection.execute(SQL["leave"], {"shard": self.shard, "owner": self.owner})
+        now = await (await connection.execute(SQL["flushed"], {"shard": self.shard})).fetchone()
+        if row is not None and now is not None and row[2] <= now[3]:
             with contextlib.suppress(OSError):
                 await self._tell(row[0], row[1])
-        await connection.execute(SQL["leave"], {"shard": self.shard, "owner": self.owner})
 
     def _live(self) -> AsyncConnection:
         return self.decisions.live()
