@@ -7,7 +7,7 @@ once per batch, after all of it has been applied.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from time import monotonic, time
 from typing import Any, Final
@@ -269,17 +269,47 @@ class Current:
         if not isinstance(notice, dict) or output.room is None:
             return
         room = self.rooms.touch(output.room, notice["room_id"], output.shard, output.position)
+        self._notice_typing(room, notice, output.position)
+        self._stirred[output.room] = output
+
+    def _notice_typing(self, room: Room, notice: dict[str, Any], position: int) -> None:
         if room.typing is None:
             room.typing = Typing({})
-        room.typing.changed = output.position
+        room.typing.changed = position
         if notice["typing"]:
             until = room.typing.until[notice["user_id"]] = int(notice["until"])
-            asyncio.get_running_loop().call_later(
-                min(max(0.0, until / 1000 - time()), 600.0) + 0.01, self._expire_typing, output.room
-            )
+            self._expire_at(room.nid, until)
         else:
             room.typing.until.pop(notice["user_id"], None)
-        self._stirred[output.room] = output
+
+    def _expire_at(self, nid: int, until: int) -> None:
+        seconds = min(max(0.0, until / 1000 - time()), 600.0) + 0.01
+        asyncio.get_running_loop().call_later(seconds, self._expire_typing, nid)
+
+    def inherit_typing(self, former: Current) -> None:
+        """Takes over who types from caches that are given up."""
+        for room in former.rooms:
+            if room.typing is not None and room.shard < len(self.positions):
+                at = self.positions[room.shard]
+                heir = self.rooms.touch(room.nid, room.room_id, room.shard, at)
+                heir.typing = replace(room.typing, until=dict(room.typing.until), changed=min(room.typing.changed, at))
+                for until in room.typing.until.values():
+                    self._expire_at(room.nid, until)
+
+    def recall_typing(self, rows: Iterable[tuple[int, int, int, str]], upto: Sequence[int]) -> None:
+        """Takes notices from before these caches began, as of positions by shard: (shard, position, room number, annotation).
+
+        Who was told by another process that somebody types has to be told by this one when they stop.
+        """
+        for shard, position, nid, annotation in rows:
+            notice = orjson.loads(annotation).get("typing")
+            if not isinstance(notice, dict):
+                continue
+            known = self.rooms.get(nid)
+            if known is not None and known.typing is not None and known.typing.changed > upto[shard]:
+                continue  # The feed has brought a later one.
+            last = self.rooms.floors[shard] if known is None else known.last
+            self._notice_typing(self.rooms.touch(nid, notice["room_id"], shard, last), notice, position)
 
     def _expire_typing(self, nid: int) -> None:
         room = self.rooms.get(nid)

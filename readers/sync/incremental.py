@@ -12,7 +12,7 @@ from readers.sync.current import Current
 from readers.sync.members import HEROES, Lacking
 from readers.sync.outputs import Output
 from readers.sync.request import Shape
-from readers.sync.rooms import Receipt, Room
+from readers.sync.rooms import Receipt, Room, Typing
 from readers.sync.sessions import Session
 from readers.sync.users import Change, Stay, User
 from readers.sync.views import RoomAsk
@@ -128,7 +128,7 @@ def plan_incremental(
         moves = by_room.get(nid)
         if moves is not None and (len(moves) > 1 or moves[0].old != "j" or stay.membership != "j"):
             if takes_room(stay.room_id):
-                _plan_move(plan, nid, stay, moves, now, since)
+                _plan_move(plan, nid, stay, moves, now, since, rooms.get(nid), session)
             continue
         if stay.membership != "j":
             continue
@@ -145,12 +145,26 @@ def plan_incremental(
     return plan
 
 
-def _plan_move(plan: Plan, nid: int, stay: Stay, moves: list[Change], now: Positions, since: Positions) -> None:
+def _plan_move(
+    plan: Plan,
+    nid: int,
+    stay: Stay,
+    moves: list[Change],
+    now: Positions,
+    since: Positions,
+    room: Room | None,
+    session: Session,
+) -> None:
     """A room in which the user's membership changed, beyond a new profile."""
     shard = stay.shard
     first, position = moves[0].old, since[shard]
     stayed = first == "j" and all(move.new == "j" for move in moves)
     if stay.membership == "j":
+        if room is not None and room.typing is not None:
+            # Who has just come knows of nobody that they type.
+            told = room.typing.users()
+            if (stayed and _typing_changed(room.typing, position, session)) or (told and not stayed):
+                plan.typing[nid] = told
         if stayed:
             plan.asks.append(_delta(nid, stay, position, now))
         else:
@@ -209,7 +223,7 @@ def _plan_recent(
     may_load: bool,
 ) -> None:
     timeline, receipts = room.after(position), room.receipts_after(position)
-    if room.typing is not None and (room.typing.changed > position or room.typing.expired_at > session.answered_at):
+    if room.typing is not None and _typing_changed(room.typing, position, session):
         plan.typing[nid] = room.typing.users()
     if timeline is not None and receipts is not None and len(timeline) <= shape.limit:
         recent, lacking = Recent(nid, room, timeline, receipts), Lacking(nid, room.shard, room.members)
@@ -219,6 +233,10 @@ def _plan_recent(
             plan.recent.append(recent)
             return
     plan.asks.append(_delta(nid, stay, position, plan.now))
+
+
+def _typing_changed(typing: Typing, position: int, session: Session) -> bool:
+    return typing.changed > position or typing.expired_at > session.answered_at
 
 
 def _take_members(

@@ -7,6 +7,7 @@ room that is not here nothing has happened since `Rooms.floors`; whatever is ask
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from time import time
 from typing import Any, Final, NamedTuple
@@ -161,6 +162,9 @@ class Rooms:
 
     def __len__(self) -> int:
         return len(self._rooms)
+
+    def __iter__(self) -> Iterator[Room]:
+        return iter(self._rooms.values())
 
     def get(self, nid: int) -> Room | None:
         """The room if anything happened in it since `floors`."""

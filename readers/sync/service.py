@@ -46,6 +46,8 @@ MOST_WAITERS: Final = 50_000
 CATCH_UP_SECONDS: Final = 10.0
 """How long a token that another process gave out may be ahead of this one."""
 MOST_FILTERS: Final = 10_000
+MOST_TYPING: Final = 1_000
+"""Notices of typing from before this process began that it looks at, of each shard."""
 
 Disconnected = Callable[[Callable[[], None]], Callable[[], None]]
 """Registers a callback for the client's going away and returns what unregisters it."""
@@ -89,11 +91,19 @@ class SyncService:
         self.feed = Feed(self._replication_dsn, self._head, self._pool, self._apply, self._begin)
         await self._stack.enter_async_context(self.feed)
         self._begin()
+        await self._recall_typing()
         return self
+
+    async def _recall_typing(self) -> None:
+        """Finds out who types already."""
+        now = list(self.feed.positions)
+        current = self.current
+        current.recall_typing(await self.rows("typing", now=now, most=MOST_TYPING), now)
 
     def _begin(self) -> None:
         """Begins with empty caches, as of the positions that are now the feed's."""
         former, self.current = self.current, Current(self.feed.positions, self.presence_heard)
+        self.current.inherit_typing(former)
         self._answers = Answers(
             self.current, self._pool, self._primary_pool, lambda: self._token, with_presence=self._with_presence
         )
@@ -357,5 +367,8 @@ class SyncService:
         users.shrink()
         # Only from here on is the user told by their rooms of who is present.
         user.heard_since[:] = self.feed.positions
+        if any((room := self.current.rooms.get(nid)) is not None and room.typing for nid in user.rooms):
+            # What has run out before this process began is news to clients of the one before.
+            user.nudged_at = monotonic()
         loaded.set_result(None)
         return user

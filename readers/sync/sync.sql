@@ -26,6 +26,20 @@ select epoch, parent, forked_at from eventlog.epochs order by ordinal desc
 -- Room versions by room number.
 select nid, room_version from roomserver.rooms where nid = any(%(rooms)s)
 
+-- typing --
+-- The newest notices of typing as of positions by shard, of each shard in order.
+select n.shard, n.position, n.room, n.annotation
+from unnest(%(now)s::bigint[]) with ordinality as h (position, shard)
+cross join lateral (
+    select o.shard, o.position, o.room, o.annotation
+    from eventlog.outputs o
+    where o.shard = h.shard - 1 and o.kind = 'e' and o.position <= h.position
+      and o.entry > eventlog.id_at(now() - interval '10 minutes')
+    order by o.position desc
+    limit %(most)s
+) n
+order by n.shard, n.position
+
 -- filter --
 -- A client's stored filter.
 select definition from writer.filters where user_id = %(user_id)s and filter_id = %(filter_id)s

@@ -128,6 +128,7 @@ def known(client: Client, neighbours: set[str]) -> dict[str, Any]:
             "receipts": model.receipts,
             "unread": (model.unread, model.unread_threads),
             "members": model.summary["m.joined_member_count"],
+            "typing": sorted(model.typing),
         }
         for room_id, model in client.rooms.items()
         if model.section == "join"
@@ -205,7 +206,7 @@ def filter_of(limit: int, threads: bool) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", list(range(1, 13)))
+@pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_accumulated_syncs_equal_a_fresh_one(provisioned: str, tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
     settings = settings_of(provisioned, tmp_path)

@@ -258,3 +258,28 @@ async def test_what_happens_while_an_up_to_date_users_rooms_are_read_is_told(her
         other.rows = rows_and_then_news  # type: ignore[method-assign]
         await client.sync(0.05)
         assert client.bodies(room) == ["meanwhile"]
+
+
+async def test_a_process_that_begins_later_knows_who_types_and_tells_when_they_stop(here: World) -> None:
+    room, other = await here.room(ALICE), await here.room(ALICE)
+    await here.join(room, BOB)
+    await here.join(other, BOB)
+    client = Client(here.sync, BOB)
+    await client.settle()
+    await here.writer.typing(other, ALICE, True, 100_000)
+    await here.writer.typing(room, ALICE, True, 300)
+    while client.rooms[room].typing != [ALICE] or client.rooms[other].typing != [ALICE]:
+        await client.sync(10)
+    async with sync_process(here.settings) as later:
+        newcomer = Client(later, BOB, "NEW")
+        await newcomer.sync()
+        assert newcomer.rooms[other].typing == [ALICE]
+        client.service = later
+        while client.rooms[room].typing:
+            await client.sync(10)
+        assert client.rooms[other].typing == [ALICE]
+        # Something has left the log, and this process begins anew.
+        await here.writer.append_entry(type="scrub", user_id=ALICE, content={"user_id": ALICE})
+        await here.writer.typing(other, ALICE, False, 0)
+        while client.rooms[other].typing:
+            await client.sync(10)
