@@ -31,6 +31,9 @@ export WALDEN_REGISTRATION=open
 export WALDEN_REGISTRATION_SHARED_SECRET=complement
 export WALDEN_SERVER_DEFAULT_ROOM_VERSION=11
 export WALDEN_RATE_LIMITS=off
+# Media for anybody, by the paths of old, and previews of pages on the host that runs the tests.
+export WALDEN_MEDIA_UNAUTHENTICATED=on
+export WALDEN_MEDIA_PREVIEW_ALLOWED_NETWORKS=10.0.0.0/8,172.16.0.0/12,192.168.0.0/16
 # A container lives for minutes, next to others.
 export WALDEN_DATABASE_EMBEDDED_SHARED_BUFFERS=64MB
 

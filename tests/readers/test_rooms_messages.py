@@ -241,6 +241,11 @@ async def test_a_filter_chooses_types_senders_and_urls(database: str) -> None:
         assert await chosen(senders=[BOB], not_types=["m.room.member"]) == ["his", "picture"]
         assert await chosen(contains_url=True) == ["picture"]
         assert await chosen(types=["m.room.message"], contains_url=False) == ["hers", "his"]
+        # Asked once more, there is nothing.
+        page = await alice.get(messages(room), dir="b", filter={"contains_url": True})
+        assert [event["content"]["body"] for event in page["chunk"]] == ["picture"]
+        page = await alice.get(messages(room), dir="b", filter={"contains_url": True}, from_=page["end"])
+        assert page["chunk"] == [] and "end" not in page
         assert await chosen(types=["org.example.100%*"]) == ["org.example.100%_sure"]
         assert await chosen(types=[]) == []
         assert await chosen(rooms=["!other:test.example"]) == []
