@@ -46,14 +46,14 @@ class DeviceKeys:
         """Takes identity keys, one-time keys and fallback keys of the requester's device; says how many one-time keys it has."""
         session, body = session_of(req), await read_body(req)
         device_keys = json_object(body, "device_keys")
-        one_time = _keys(body, "one_time_keys", MOST_KEYS)
-        fallback = _keys(body, "fallback_keys", MOST_FALLBACK)
+        one_time = keys_of(body, "one_time_keys", MOST_KEYS)
+        fallback = keys_of(body, "fallback_keys", MOST_FALLBACK)
         if not body.get("fallback_keys"):
-            fallback = _keys(body, "org.matrix.msc2732.fallback_keys", MOST_FALLBACK)
+            fallback = keys_of(body, "org.matrix.msc2732.fallback_keys", MOST_FALLBACK)
         if len({algorithm for algorithm, _, _ in fallback}) < len(fallback):
             raise invalid_param("There is one fallback key of each algorithm.")
         if device_keys:
-            _check_device_keys(device_keys, session.user_id, session.device_id)
+            check_device_keys(device_keys, session.user_id, session.device_id)
             await self._directory.put_device(session.user_id, session.device_id, device_keys)
         async with self._pool.connection() as connection, connection.transaction():
             counts = await put_keys(connection, session.user_id, session.device_id, one_time, fallback)
@@ -139,7 +139,8 @@ async def put_keys(
     return counts
 
 
-def _keys(body: Body, name: str, most: int) -> Keys:
+def keys_of(body: Body, name: str, most: int) -> Keys:
+    """The keys of a member of the body. M_BAD_JSON, M_INVALID_PARAM, M_TOO_LARGE."""
     found: Keys = []
     keys = json_object(body, name) or {}
     if len(keys) > most:
@@ -157,7 +158,7 @@ def _keys(body: Body, name: str, most: int) -> Keys:
     return found
 
 
-def _check_device_keys(keys: dict[str, Any], user_id: str, device_id: str) -> None:
+def check_device_keys(keys: dict[str, Any], user_id: str, device_id: str) -> None:
     """M_BAD_JSON, M_INVALID_PARAM or M_TOO_LARGE unless these are identity keys of that device."""
     for name, kind in (("algorithms", list), ("keys", dict), ("signatures", dict)):
         if not isinstance(keys.get(name), kind):

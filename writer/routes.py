@@ -16,6 +16,7 @@ from writer.carried_settings import CarriedSettings
 from writer.claims import Claims
 from writer.create_room import CreateRoom
 from writer.cross_signing import CrossSigning
+from writer.dehydrated_devices import DehydratedDevices
 from writer.device_keys import DeviceKeys
 from writer.devices import Devices
 from writer.ephemeral import Receipts, Typing
@@ -65,6 +66,7 @@ from writer.versions import Versions
 
 V1 = "/_matrix/client/v1"
 V3 = "/_matrix/client/v3"
+UNSTABLE = "/_matrix/client/unstable"
 ROOM = V3 + "/rooms/{room_id}"
 MEDIA = "/_matrix/media/v3"
 
@@ -147,6 +149,9 @@ def _add_accounts(app: Routes, services: Services) -> None:
     cross_signing = CrossSigning(directory, authentication)
     app.add_route(V3 + "/keys/device_signing/upload", cross_signing, suffix="keys")
     app.add_route(V3 + "/keys/signatures/upload", cross_signing, suffix="signatures")
+    dehydrated = DehydratedDevices(pool, directory, settings.log.shards)
+    app.add_route(UNSTABLE + "/org.matrix.msc3814.v1/dehydrated_device", dehydrated)
+    app.add_route(UNSTABLE + "/org.matrix.msc3814.v1/dehydrated_device/{device_id}/events", dehydrated, suffix="events")
     to_device = ToDevice(pool, services.log, limits, server_name)
     app.add_route(V3 + "/sendToDevice/{event_type}/{txn_id}", to_device)
 

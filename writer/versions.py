@@ -63,6 +63,7 @@ FEATURES: Final[dict[str, Route]] = {
     "uk.tcpip.msc4133.stable": ("PUT", _V3 + "/profile/{user_id}/{field}"),
     # Not in the specification yet.
     "org.matrix.msc4155": ("PUT", _V3 + "/user/{user_id}/account_data/{data_type}"),
+    "org.matrix.msc3814": ("PUT", _UNSTABLE + "/org.matrix.msc3814.v1/dehydrated_device"),
     "org.matrix.simplified_msc3575": ("POST", _UNSTABLE + "/org.matrix.simplified_msc3575/sync"),
     "org.matrix.msc4140": ("POST", _UNSTABLE + "/org.matrix.msc4140/delayed_events/{delay_id}"),
 }

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 V1 = "/_matrix/client/v1"
 V3 = "/_matrix/client/v3"
+DEHYDRATED = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
 ROOM = V3 + "/rooms/{room_id}"
 USER = V3 + "/user/{user_id}"
 MESSAGE = {"msgtype": "m.text", "body": "hello", "m.mentions": {"user_ids": ["@a:b.example"], "room": False}}
@@ -112,6 +113,19 @@ class Scene:
                 "one_time_keys": one_time,
                 "fallback_keys": {"signed_curve25519:F": {"key": "a", "fallback": True}},
             },
+            ("PUT", DEHYDRATED): {
+                "device_id": "DRY",
+                "device_data": {"algorithm": "org.example", "pickle": "x"},
+                "initial_device_display_name": "dry",
+                "device_keys": {
+                    **device,
+                    "device_id": "DRY",
+                    "dehydrated": True,
+                },
+                "one_time_keys": one_time,
+                "fallback_keys": {},
+            },
+            ("POST", DEHYDRATED + "/{device_id}/events"): {"next_batch": "d0"},
             ("POST", V3 + "/keys/query"): {"device_keys": {self.user_id: [], self.other_id: ["D"]}, "timeout": 1000},
             ("POST", V3 + "/keys/claim"): {"one_time_keys": {self.user_id: {self.device_id: "signed_curve25519"}}},
             ("POST", V3 + "/keys/device_signing/upload"): {"master_key": master, "auth": dummy},

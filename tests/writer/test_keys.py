@@ -379,3 +379,40 @@ async def test_sync_and_key_changes_say_whose_devices_changed_and_who_left(api: 
     assert set(changes["changed"]) == {alice.user_id} and set(changes["left"]) == {bob.user_id, carol.user_id}
     assert (await alice.get("keys/changes?from=nonsense&to=x")).refusal == (400, "M_INVALID_PARAM")
     assert (await alice.get("keys/changes")).refusal == (400, "M_MISSING_PARAM")
+
+
+DEHYDRATED = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
+
+
+async def test_a_dehydrated_device_takes_messages_until_it_is_deleted(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    assert (await alice.get(DEHYDRATED)).refusal == (404, "M_NOT_FOUND")
+    dry = Client(api, alice.user_id, "", "DRY")
+    body = {
+        "device_id": "DRY",
+        "device_data": {"algorithm": "org.example"},
+        "initial_device_display_name": "Dry",
+        "device_keys": device_keys(dry, SigningKey.generate("x"), dehydrated=True),
+        "one_time_keys": one_time(1),
+    }
+    assert (await alice.put(DEHYDRATED, {**body, "device_id": alice.device_id})).refusal == (400, "M_INVALID_PARAM")
+    for _ in range(2):
+        assert (await alice.put(DEHYDRATED, body)).ok() == {"device_id": "DRY"}
+    assert (await alice.get(DEHYDRATED)).ok() == {"device_id": "DRY", "device_data": body["device_data"]}
+    found = (await query(bob, alice.user_id))["device_keys"][alice.user_id]
+    assert found == {"DRY": {**body["device_keys"], "unsigned": {"device_display_name": "Dry"}}}
+    assert await claim(bob, dry) == one_time(1)
+    for number in range(3):
+        (await bob.put(f"sendToDevice/m.test/{number}", {"messages": {alice.user_id: {"DRY": {"n": number}}}})).ok()
+    events = f"{DEHYDRATED}/DRY/events"
+    first = (await alice.get(f"{events}?limit=2")).ok()
+    rest = (await alice.get(f"{events}?limit=2&from={first['next_batch']}")).ok()
+    assert [e["content"]["n"] for e in first["events"] + rest["events"]] == [0, 1, 2] and "next_batch" not in rest
+    old = (await alice.post(events, {})).ok()
+    assert len(old["events"]) == 3
+    assert (await alice.post(events, {"next_batch": old["next_batch"]})).ok()["events"] == []
+    assert (await alice.get(f"{events}?from=x")).refusal == (400, "M_INVALID_PARAM")
+    assert (await bob.get(events)).refusal == (404, "M_NOT_FOUND")
+    assert (await alice.delete(DEHYDRATED)).ok() == {"device_id": "DRY"}
+    assert (await alice.delete(DEHYDRATED)).refusal == (404, "M_NOT_FOUND")
+    assert (await alice.get(events)).refusal == (404, "M_NOT_FOUND")
