@@ -20,6 +20,7 @@ from matrix.canonical import check_canonical, encode_canonical
 from matrix.errors import bad_json, invalid_param, too_large
 from matrix.identifiers import fits, is_user_id, server_name_of
 from writer.key_directory import DEVICE, KeyDirectory
+from writer.log_writer import LogWriter
 from writer.requests import Body, json_object, read_body, session_of
 
 SQL: Final = Queries("writer", "keys.sql")
@@ -37,8 +38,9 @@ Keys = list[tuple[str, str, str]]
 class DeviceKeys:
     """/keys/upload, /keys/claim."""
 
-    def __init__(self, pool: Pool, directory: KeyDirectory, server_name: str) -> None:
+    def __init__(self, pool: Pool, log: LogWriter, directory: KeyDirectory, server_name: str) -> None:
         self._pool = pool
+        self._log = log
         self._directory = directory
         self._server_name = server_name
 
@@ -69,12 +71,16 @@ class DeviceKeys:
                 {"o": place, "user_id": user_id, "device_id": safe(device_id), "algorithm": safe(algorithm)}
                 for place, (user_id, device_id, algorithm) in enumerate(wanted)
             ]
+            self._log.check_load()
             async with self._pool.connection() as connection:
-                cursor = await connection.execute(SQL["claim"], {"wanted": orjson.dumps(rows).decode()})
-                for place, key_id, key in await cursor.fetchall():
-                    user_id, device_id, algorithm = wanted[place]
-                    of_device = found.setdefault(user_id, {}).setdefault(device_id, {})
-                    of_device[f"{algorithm}:{unsafe(key_id)}"] = orjson.loads(key)
+                row = await (await connection.execute(SQL["claim"], {"wanted": orjson.dumps(rows).decode()})).fetchone()
+            assert row is not None
+            for place, key_id, key in orjson.loads(row[0]):
+                user_id, device_id, algorithm = wanted[place]
+                of_device = found.setdefault(user_id, {}).setdefault(device_id, {})
+                of_device[f"{algorithm}:{unsafe(key_id)}"] = orjson.loads(key)
+            if row[1] is not None:
+                await self._log.settled(row[1])
         resp.media = {"one_time_keys": found, "failures": failures}
 
     def _wanted(self, body: Body) -> tuple[list[tuple[str, str, str]], dict[str, object]]:

@@ -50,7 +50,7 @@ select writer.tell_stock(array[%(user_id)s], array[%(device_id)s])
 
 -- claim --
 -- Hands out one key for each wish that can be met.
-select o, key_id, key from writer.claim_keys_v1(%(wanted)s::jsonb)
+select keys::text, entry from writer.claim_keys_v1(%(wanted)s::jsonb)
 
 -- keys_of_users --
 -- The keys of devices and users, with the devices' names.

@@ -12,6 +12,7 @@ before it leave it. A request is answered when its events are committed and judg
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -143,6 +144,17 @@ class LogWriter:
         )
         return (await self._submit([draft], None, entry=entry))[0]
 
+    def check_load(self) -> None:
+        """MatrixError 503 when the room server is so far behind that nothing more should be appended."""
+        if len(self._queue) >= MAX_QUEUE or self._head.unjudged >= MAX_UNJUDGED:
+            raise MatrixError(503, "M_UNKNOWN", "The server is overloaded. Try again later.")
+
+    async def settled(self, entry: int) -> None:
+        """Waits until an entry that is committed is judged, a bounded time: what it says holds whether it is or not."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout):
+                await self._head.expect(entry)
+
     async def view(self, room_id: str, keys: Sequence[StateKey]) -> RoomView:
         """The room as it now is, with the state keys asked for; MatrixError 404 M_NOT_FOUND when it is not known."""
         async with self._pool.connection() as connection:
@@ -174,8 +186,7 @@ class LogWriter:
         version: RoomVersion | None = None,
         rest: Rest | None = None,
     ) -> list[Sent]:
-        if len(self._queue) >= MAX_QUEUE or self._head.unjudged >= MAX_UNJUDGED:
-            raise MatrixError(503, "M_UNKNOWN", "The server is overloaded. Try again later.")
+        self.check_load()
         loop = asyncio.get_running_loop()
         request = Request(
             drafts, loop.create_future(), room_id, loop.time() + self._timeout, entry=entry, version=version, rest=rest

@@ -142,7 +142,7 @@ def _add_accounts(app: Routes, services: Services) -> None:
     app.add_route(V3 + "/delete_devices", devices, suffix="delete")
 
     directory = KeyDirectory(pool, services.log, Claims(pool))
-    device_keys = DeviceKeys(pool, directory, server_name)
+    device_keys = DeviceKeys(pool, services.log, directory, server_name)
     app.add_route(V3 + "/keys/upload", device_keys, suffix="upload")
     app.add_route(V3 + "/keys/claim", device_keys, suffix="claim")
     app.add_route(V3 + "/keys/query", KeyQuery(directory, server_name))

@@ -219,10 +219,11 @@ class Current:
         elif output.type == "keys":
             self._apply_keys(output)
         elif output.type == "key_stock":
-            if (user := self.users.get(output.sender)) is not None:
-                user.stocks = None
-                user.stock_changed[orjson.loads(output.json)["device_id"]] = (output.shard, output.position)
-                self._concern(user, output)
+            for user_id, device_ids in orjson.loads(output.json)["devices"].items():
+                if (user := self.users.get(user_id)) is not None:
+                    user.stocks = None
+                    user.stock_changed.update(dict.fromkeys(device_ids, (output.shard, output.position)))
+                    self._concern(user, output)
         elif output.type == "forget" and output.room is not None:
             user = self.users.get(output.sender)
             if user is not None and (stay := user.rooms.get(output.room)) is not None and stay.membership in "lb":

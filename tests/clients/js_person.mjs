@@ -132,6 +132,8 @@ const operations = {
     async restore({ key }) {
         recoveryKey = Uint8Array.from(key);
         const crypto = client.getCrypto();
+        // Private keys are taken only for public ones that are known.
+        await crypto.userHasCrossSigningKeys(client.getUserId(), true);
         await crypto.bootstrapCrossSigning({ authUploadDeviceSigningKeys: (upload) => upload(null) });
         await crypto.loadSessionBackupPrivateKeyFromSecretStorage();
         await crypto.checkKeyBackupAndEnable();
@@ -139,7 +141,8 @@ const operations = {
     },
 
     async backedUp() {
-        return (await client.getCrypto().getKeyBackupInfo())?.count ?? 0;
+        // The library remembers how many there were when it began.
+        return (await client.http.authedRequest("GET", "/room_keys/version")).count;
     },
 
     async trust({ userId, deviceId }) {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from js_person import JsPerson
 from nio import MegolmEvent, RoomMessageText
 from nio_person import NioPerson, good
 from whole_server import SERVER_NAME, WholeServer
@@ -54,3 +57,66 @@ async def test_two_nio_clients_hold_an_encrypted_conversation(server: WholeServe
             await ada.until(lambda number=number: f"from ben {number}" in texts(ada, room_id))
         assert not sealed(ada, room_id) and not sealed(ben, room_id)
         assert ada.refusals == ben.refusals == []
+
+
+async def test_matrix_js_sdk_and_nio_encrypt_and_a_second_device_is_verified_and_restores_the_backup(
+    server: WholeServer, tmp_path: Path
+) -> None:
+    async with (
+        JsPerson(tmp_path / "jay.log") as jay,
+        JsPerson(tmp_path / "second.log") as second,
+        NioPerson(server.url, "nia", tmp_path / "nia") as nia,
+    ):
+        login = {"baseUrl": server.url, "username": "jay", "password": PASSWORD, "encrypts": True}
+        jay_id = await jay.do("register", **login)
+        key = await jay.do("bootstrap")
+        good(await nia.client.register("nia", PASSWORD))
+        nia_id = f"@nia:{SERVER_NAME}"
+        options = {"invite": [nia_id], "preset": "private_chat", "initial_state": [ENCRYPTED]}
+        room_id = await jay.do("createRoom", options=options)
+        nia.listen()
+        await nia.until(lambda: room_id in nia.invites)
+        good(await nia.client.join(room_id))
+        await jay.until(room_id, lambda seen: seen["members"].get(nia_id, {}).get("membership") == "join")
+        await nia.until(lambda: bool(nia.client.device_store.active_user_devices(jay_id)))
+        for number in range(3):
+            await jay.do("send", roomId=room_id, text=f"from jay {number}")
+            await nia.until(lambda number=number: f"from jay {number}" in texts(nia, room_id))
+            await nia.say(room_id, f"from nia {number}")
+            await jay.until(room_id, lambda seen, number=number: f"from nia {number}" in opened(seen))
+        said = {f"from {name} {number}" for name in ("jay", "nia") for number in range(3)}
+        # Both outbound sessions are in the backup; then a device that was not there reads what was said before it came.
+        await eventually(jay, "backedUp", lambda count: count >= 2)
+        assert await second.do("login", **login) == jay_id
+        assert await second.do("restore", key=key) >= 2
+        await second.until(room_id, lambda seen: said <= opened(seen))
+        device_id = await second.do("whoAmI")
+        await eventually(jay, "trust", lambda trust: trust["verified"], userId=jay_id, deviceId=device_id)
+        await eventually(
+            second, "trust", lambda trust: trust["verified"], userId=jay_id, deviceId=await jay.do("whoAmI")
+        )
+        # And what is said from now on is for all three.
+        await nia.until(lambda: len(list(nia.client.device_store.active_user_devices(jay_id))) == 2)
+        await nia.say(room_id, "for all")
+        await jay.until(room_id, lambda seen: "for all" in opened(seen))
+        await second.until(room_id, lambda seen: "for all" in opened(seen))
+        await second.do("send", roomId=room_id, text="from the second")
+        await nia.until(lambda: "from the second" in texts(nia, room_id))
+        assert not sealed(nia, room_id)
+        assert nia.refusals == []
+
+
+def opened(seen: Any) -> set[str]:
+    """What was encrypted and can be read."""
+    return {e["content"].get("body", "") for e in seen["timeline"] if e["encrypted"] and not e["sealed"]}
+
+
+async def eventually(person: JsPerson, op: str, condition: Callable[[Any], bool], **arguments: Any) -> None:
+    """Asks until the answer is as wanted."""
+    answer = None
+    for _ in range(600):
+        answer = await person.do(op, **arguments)
+        if condition(answer):
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{op} never came: {answer}")

@@ -1,0 +1,82 @@
+-- A claim says in one entry whose stock of keys has changed, and its writer waits for the verdict.
+drop function writer.claim_keys_v1(jsonb);
+drop function writer.tell_stock(text[], text[]);
+
+-- What is said of keys that are no log entries themselves: that the stock of some devices has changed. In the transaction that
+-- changes it, and in one entry, however many they are.
+create function writer.tell_stock(users text[], devices text[]) returns bigint
+language sql volatile security definer
+set search_path = ''
+begin atomic
+    select a.entry
+    from (
+        select min(u.user_id) as user_id, json_object_agg(u.user_id, u.devices)::text as devices
+        from (
+            select d.user_id, json_agg(distinct d.device_id) as devices
+            from unnest(users, devices) as d (user_id, device_id)
+            group by d.user_id
+        ) u
+    ) t
+    cross join lateral eventlog.append_v1(jsonb_build_object('rooms', '[]'::jsonb, 'entries', jsonb_build_array(jsonb_build_object(
+        'o', 0, 'kind', 'u', 'shard', eventlog.user_shard(t.user_id), 'type', 'key_stock', 'sender', t.user_id,
+        'json', '{"devices":' || t.devices || '}')))) a;
+end;
+comment on function writer.tell_stock(text[], text[]) is 'Appends a key_stock entry for some devices; its id.';
+
+-- Each key in one committed statement: what is locked by another claim is passed over, never waited for.
+create function writer.claim_keys_v1(wanted jsonb, out keys jsonb, out entry bigint)
+language plpgsql volatile security definer
+set search_path = ''
+as $$
+declare
+    want record;
+    found_key record;
+    present text;
+    users text[] := '{}';
+    devices text[] := '{}';
+begin
+    keys := '[]';
+    select e.epoch into present from eventlog.epochs e order by e.ordinal desc limit 1;
+    for want in
+        select w.o, w.user_id, w.device_id, w.algorithm
+        from jsonb_to_recordset(wanted) as w (o integer, user_id text, device_id text, algorithm text)
+        order by w.user_id, w.device_id, w.algorithm, w.o
+    loop
+        update writer.one_time_keys k
+        set claimed_at = now()
+        where (k.user_id, k.device_id, k.algorithm, k.key_id) = (
+            select n.user_id, n.device_id, n.algorithm, n.key_id
+            from writer.one_time_keys n
+            where n.user_id = want.user_id and n.device_id = want.device_id and n.algorithm = want.algorithm
+              and n.claimed_at is null and n.epoch = present
+            order by n.ordinal
+            limit 1
+            for update skip locked
+        )
+        returning k.key_id, k.key into found_key;
+        if not found then
+            update writer.fallback_keys f
+            set used = true
+            where f.user_id = want.user_id and f.device_id = want.device_id and f.algorithm = want.algorithm and not f.used
+            returning f.key_id, f.key into found_key;
+            if not found then
+                -- Used already: that changes nothing.
+                select f.key_id, f.key into found_key
+                from writer.fallback_keys f
+                where f.user_id = want.user_id and f.device_id = want.device_id and f.algorithm = want.algorithm;
+                if found then
+                    keys := keys || jsonb_build_array(jsonb_build_array(want.o, found_key.key_id, found_key.key));
+                end if;
+                continue;
+            end if;
+        end if;
+        users := users || want.user_id;
+        devices := devices || want.device_id;
+        keys := keys || jsonb_build_array(jsonb_build_array(want.o, found_key.key_id, found_key.key));
+    end loop;
+    if users <> '{}' then
+        entry := writer.tell_stock(users, devices);
+    end if;
+end
+$$;
+comment on function writer.claim_keys_v1(jsonb) is 'Hands out one key for each of [{o, user_id, device_id, algorithm}] that has one: a one-time key, never twice, else the fallback key. [[o, id, key]], and the entry that says so.';
