@@ -17,6 +17,7 @@ from typing import Any
 from bin.benchmark.cluster import REPORTED, SETTINGS, file_system, work_folder
 from bin.benchmark.delivery import SendToSync, Waiting
 from bin.benchmark.history import History
+from bin.benchmark.keys import KeyClaims, ToDevice
 from bin.benchmark.membership import Joins, Rooms
 from bin.benchmark.reading import IdleSync, InitialSync, MessagesPage
 from bin.benchmark.row import Figure, Row, Sample, Scale
@@ -35,6 +36,8 @@ ROWS: tuple[type[Row], ...] = (
     IdleSync,
     MessagesPage,
     Waiting,
+    ToDevice,
+    KeyClaims,
     Bytes,
     BytesLarge,
     History,
