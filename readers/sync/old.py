@@ -32,6 +32,8 @@ PEEKED: Final = 100
 """Events of a room that one request is told."""
 
 Json = dict[str, Any]
+NOTHING: Final = {"not_types": ["*"]}
+"""A filter that lets nothing through."""
 
 
 class Routes(Protocol):
@@ -109,17 +111,22 @@ class Events:
 
     async def _stream(self, req: Request, start: str | None, seconds: float) -> bytes:
         session, service = req.context.session, self._service
-        since = start or service.token
-        chosen = {"room": {"timeline": {"limit": MOST_LIMIT}}}
+        since = after = start or service.token
+        chosen = {"room": {"timeline": {"limit": MOST_LIMIT}}, "presence": NOTHING, "account_data": NOTHING}
         shape = await service.shape(session.user_id, orjson.dumps(chosen).decode(), False)
-        request = SyncRequest(session.user_id, session.device_id, shape, since, seconds)
-        told = orjson.loads(await service.sync(request, lambda end: watch(req, end)))
-        sections = told.get("rooms", {})
-        chunk = list((await invitations(service, session.user_id, sections.get("invite", {}))).values())
-        for section in ("join", "leave"):
-            for room_id, room in sections.get(section, {}).items():
-                chunk += _of_room(room["timeline"]["events"], room_id)
-        return orjson.dumps({"start": since, "end": told["next_batch"], "chunk": chunk})
+        deadline = monotonic() + seconds
+        while True:
+            left = max(0.0, deadline - monotonic())
+            request = SyncRequest(session.user_id, session.device_id, shape, after, left)
+            told = orjson.loads(await service.sync(request, lambda end: watch(req, end)))
+            after, sections = told["next_batch"], told.get("rooms", {})
+            chunk = list((await invitations(service, session.user_id, sections.get("invite", {}))).values())
+            for section in ("join", "leave"):
+                for room_id, room in sections.get(section, {}).items():
+                    chunk += _of_room(room["timeline"]["events"], room_id)
+            # Somebody may only have read or typed something in a room.
+            if chunk or not sections or left == 0.0:
+                return orjson.dumps({"start": since, "end": after, "chunk": chunk})
 
     async def _peek(self, req: Request, room_id: str, start: str | None, seconds: float) -> bytes:
         session, timelines, places, service = req.context.session, self._timelines, self._places, self._service

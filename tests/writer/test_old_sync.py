@@ -55,6 +55,19 @@ async def test_initial_sync_tells_all_rooms_and_events_go_on_from_it(api: Api) -
     assert (await alice.get("events?timeout=-1")).refusal == (400, "M_INVALID_PARAM")
 
 
+async def test_the_event_stream_waits_for_events_whatever_else_is_told(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    room_id = await alice.create_room(preset="public_chat")
+    (await bob.post(f"join/{part(room_id)}", {})).ok()
+    start = (await alice.get("initialSync")).ok()["end"]
+    waiting = asyncio.create_task(alice.get(f"events?from={start}&timeout=20000"))
+    (await bob.put(f"presence/{bob.user_id}/status", {"presence": "unavailable"})).ok()
+    (await bob.put(f"rooms/{room_id}/typing/{bob.user_id}", {"typing": True})).ok()
+    (await alice.put(f"user/{alice.user_id}/account_data/org.example", {"a": 1})).ok()
+    event_id = await bob.send(room_id, "news")
+    assert [event["event_id"] for event in (await waiting).ok()["chunk"]] == [event_id]
+
+
 async def test_a_world_readable_room_is_peeked_into_and_no_other(api: Api) -> None:
     alice, eve = await api.register(), await api.register()
     room_id = await alice.create_room(name="Open", initial_state=[WORLD_READABLE])
