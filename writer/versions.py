@@ -1,8 +1,8 @@
 """Which versions of the specification and which features this server has.
 
-Invariant: what is claimed is mounted. A version is claimed when what it added for rooms, people and accounts is there, a feature
-when its endpoint is; both come from the application's routes, so that neither can be promised before it is kept or forgotten
-afterwards. Of encryption and media, whose versions clients take for granted, a feature says whether they are there.
+Invariant: what is claimed is mounted. A version is claimed when what it added is there, a feature when its endpoint is; both come
+from the application's routes, so that neither can be promised before it is kept or forgotten afterwards. What the specification
+lets a server do without (single sign-on, OAuth, application services) is no part of a claim: clients ask for it by itself.
 Source: client-server API, "API Versions".
 """
 
@@ -19,12 +19,22 @@ Route = tuple[str, str]
 
 _V1: Final = "/_matrix/client/v1"
 _V3: Final = "/_matrix/client/v3"
+_MEDIA: Final = "/_matrix/media"
 _UNSTABLE: Final = "/_matrix/client/unstable"
 _ROOM: Final = _V3 + "/rooms/{room_id}"
 
 ADDED: Final[dict[str, tuple[Route, ...]]] = {
-    "r0.6.1": (),
-    "v1.1": (("POST", _V3 + "/knock/{room_id_or_alias}"),),
+    "r0.6.1": (
+        ("GET", _V3 + "/sync"),
+        ("POST", _V3 + "/keys/upload"),
+        ("PUT", _V3 + "/sendToDevice/{event_type}/{txn_id}"),
+        ("POST", _MEDIA + "/v3/upload"),
+    ),
+    "v1.1": (
+        ("POST", _V3 + "/knock/{room_id_or_alias}"),
+        ("POST", _V3 + "/keys/device_signing/upload"),
+        ("PUT", _V3 + "/room_keys/keys"),
+    ),
     "v1.2": (
         ("GET", _V1 + "/rooms/{room_id}/hierarchy"),
         ("GET", _V1 + "/register/m.login.registration_token/validity"),
@@ -33,11 +43,11 @@ ADDED: Final[dict[str, tuple[Route, ...]]] = {
     "v1.4": (("GET", _V1 + "/rooms/{room_id}/threads"),),
     "v1.5": (),
     "v1.6": (("GET", _V1 + "/rooms/{room_id}/timestamp_to_event"),),
-    "v1.7": (("POST", _V1 + "/login/get_token"),),
+    "v1.7": (("POST", _V1 + "/login/get_token"), ("POST", _MEDIA + "/v1/create")),
     "v1.8": (),
     "v1.9": (),
     "v1.10": (("GET", "/.well-known/matrix/support"),),
-    "v1.11": (),
+    "v1.11": (("GET", _V1 + "/media/download/{server_name}/{media_id}"),),
     "v1.12": (),
     "v1.13": (("POST", _ROOM + "/report"),),
     "v1.14": (("POST", _V3 + "/users/{user_id}/report"),),
@@ -47,7 +57,7 @@ ADDED: Final[dict[str, tuple[Route, ...]]] = {
     "v1.18": (("PUT", _V1 + "/admin/suspend/{user_id}"), ("PUT", _V1 + "/admin/lock/{user_id}")),
     "v1.19": (("GET", _V1 + "/mutual_rooms"),),
 }
-"""What each version added for rooms, people and accounts."""
+"""What each version added for rooms, people, accounts, encryption and media."""
 
 FEATURES: Final[dict[str, Route]] = {
     # In the specification by now; clients that do not look at versions look for these.
