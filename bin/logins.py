@@ -130,6 +130,13 @@ async def _close(connection: AsyncConnection, logins: list[Login], guests: Itera
     ]
 
 
+async def would_close(connection: AsyncConnection, logins: list[Login]) -> bool:
+    """Whether making what is missing of the logins would close the database, which is open to everybody."""
+    cursor = await connection.execute(QUERIES["doors"], {"names": []})
+    row = await cursor.fetchone()
+    return row is not None and row[1] and row[2] and bool(await missing_logins(connection, logins))
+
+
 def _doors(database: str, names: Sequence[str]) -> list[sql.Composed]:
     """Who may connect: these, and the owner. PostgreSQL lets everybody into a new database."""
     name, roles = sql.Identifier(database), sql.SQL(", ").join(map(sql.Identifier, names))

@@ -26,6 +26,7 @@ from bin.initialise import (
 )
 
 # Not from here: who asks for its name should not import the room server, and with it what counts before it is known where.
+from bin.logins import wanted_logins, would_close
 from bin.outcome import RecoveryError as RecoveryError
 from bin.supervision import running_pid
 from eventlog import history
@@ -188,7 +189,10 @@ def _why_nothing(finding: Finding) -> str:
 async def _look_at_schema(run: Recovery) -> list[str]:
     missing = sorted(set(migration_names()) - set(await applied(run.connection)))
     found = [f"apply migration {name}" for name in missing]
-    return found + [f"make or renew login {one.name}" for one in await stale_logins(run.settings, run.connection)]
+    found += [f"make or renew login {one.name}" for one in await stale_logins(run.settings, run.connection)]
+    if await would_close(run.connection, wanted_logins(run.settings, run.facts["database_oid"])):
+        found.append("close the database to all but its owner and the logins")
+    return found
 
 
 async def _renew_schema(run: Recovery) -> None:
