@@ -154,7 +154,7 @@ const operations = {
 
     // An image as clients send one in an encrypted room: what is uploaded is a block of bytes of no type (client-server API,
     // "Sending encrypted attachments"). Its thumbnail beside it is uploaded as it is.
-    async sendImage({ roomId, name, image, thumbnail }) {
+    async sendImage({ roomId, name, image, thumbnail, plain }) {
         const bytes = Buffer.from(image, "base64");
         const key = await crypto.subtle.generateKey({ name: "AES-CTR", length: 256 }, true, ["encrypt", "decrypt"]);
         const iv = new Uint8Array(16);
@@ -167,8 +167,8 @@ const operations = {
         const content = {
             msgtype: "m.image",
             body: name,
-            // Only within an encrypted event is there none: the room here is not encrypted, and matrix-nio wants it then.
-            url: uploaded.content_uri,
+            // Only within an encrypted event is there none: elsewhere matrix-nio wants it.
+            ...(plain ? { url: uploaded.content_uri } : {}),
             info: { mimetype: "image/png", size: bytes.length, thumbnail_url: small.content_uri },
             file: {
                 v: "v2",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from js_person import JsPerson
+from nio import RoomEncryptedImage, RoomMessageImage
 from nio.crypto.attachments import decrypt_attachment
 from nio_person import NioPerson, good
 from PIL import Image
@@ -18,6 +19,7 @@ from whole_server import SERVER_NAME, WholeServer
 pytestmark = [pytest.mark.clients, pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(420)]
 
 PASSWORD = "a fine password"
+SEALED = {"type": "m.room.encryption", "state_key": "", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
 
 
 @pytest.fixture(scope="module")
@@ -33,30 +35,39 @@ def picture(side: int) -> bytes:
     return data.getvalue()
 
 
-async def test_two_clients_send_each_other_encrypted_images(server: WholeServer, tmp_path: Path) -> None:
-    async with JsPerson(tmp_path / "js.log") as jay, NioPerson(server.url, "nia") as nia:
-        jay_id = await jay.do("register", baseUrl=server.url, username="jay", password=PASSWORD)
-        good(await nia.client.register("nia", PASSWORD))
+@pytest.mark.parametrize("sealed", [False, True], ids=["plain room", "encrypted room"])
+async def test_two_clients_send_each_other_encrypted_images(server: WholeServer, tmp_path: Path, sealed: bool) -> None:
+    store = tmp_path / "nia" if sealed else None
+    names = ("jay", "nia") if sealed else ("joe", "nan")
+    async with JsPerson(tmp_path / "js.log") as jay, NioPerson(server.url, names[1], store) as nia:
+        jay_id = await jay.do("register", baseUrl=server.url, username=names[0], password=PASSWORD, encrypts=sealed)
+        good(await nia.client.register(names[1], PASSWORD))
         nia.listen()
-        room_id: str = await jay.do("createRoom", options={"preset": "private_chat", "invite": [nia.client.user_id]})
+        options = {
+            "preset": "private_chat",
+            "invite": [nia.client.user_id],
+            "initial_state": [SEALED] if sealed else [],
+        }
+        room_id: str = await jay.do("createRoom", options=options)
         await nia.until(lambda: room_id in nia.invites)
         good(await nia.client.join(room_id))
+        await nia.until(lambda: room_id in nia.client.rooms and jay_id in nia.client.rooms[room_id].users)
+        if sealed:
+            await nia.until(lambda: bool(list(nia.client.device_store.active_user_devices(jay_id))))
         assert (await jay.do("mediaConfig"))["m.upload.size"] == server.settings.media.max_upload_bytes
 
-        # From nia to jay.
+        # From nia to jay. Only in an encrypted event is there no URL beside the file.
         image = picture(300)
         uploaded, keys = await nia.client.upload(
             lambda *_: io.BytesIO(image), "image/png", "a cat.png", encrypt=True, filesize=len(image)
         )
         uri = good(uploaded).content_uri
-        content = {
-            "msgtype": "m.image",
-            "body": "a cat.png",
-            "url": uri,
-            "file": {"url": uri, "mimetype": "image/png", **keys},
-        }
-        event_id = await nia.send(room_id, content)
-        await jay.until(room_id, lambda room: any(e["event_id"] == event_id for e in room["timeline"]))
+        content = {"msgtype": "m.image", "body": "a cat.png", "file": {"url": uri, "mimetype": "image/png", **keys}}
+        event_id = await nia.send(room_id, content if sealed else {**content, "url": uri})
+        seen = await jay.until(
+            room_id, lambda room: any(e["event_id"] == event_id and "file" in e["content"] for e in room["timeline"])
+        )
+        assert sealed == any(e["type"] == "m.room.encryption" for e in seen["timeline"])
         assert base64.b64decode(await jay.do("fetchImage", roomId=room_id, eventId=event_id)) == image
         # On the server it is no image.
         kept = await jay.do("fetchMedia", uri=uri)
@@ -67,11 +78,11 @@ async def test_two_clients_send_each_other_encrypted_images(server: WholeServer,
 
         # From jay to nia, with a thumbnail that the server makes smaller still.
         image, thumbnail = picture(500), picture(200)
-        event_id = await jay.do(
-            "sendImage", roomId=room_id, name="a dog.png", image=_text(image), thumbnail=_text(thumbnail)
-        )
+        sending = {"roomId": room_id, "name": "a dog.png", "image": _text(image), "thumbnail": _text(thumbnail)}
+        event_id = await jay.do("sendImage", **sending, plain=not sealed)
         await nia.until(lambda: any(event.event_id == event_id for event in nia.events.get(room_id, [])))
         event = next(event for event in nia.events[room_id] if event.event_id == event_id)
+        assert isinstance(event, RoomEncryptedImage if sealed else RoomMessageImage)
         sent: dict[str, Any] = event.source["content"]
         file = sent["file"]
         answer = good(await nia.client.download(file["url"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import io
 import os
 import random
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from people import Person, Refused, segment
+from PIL import Image
 from psycopg import AsyncConnection
 from tables_page import bounds, value
 from whole_server import WholeServer
@@ -184,6 +186,22 @@ class Hour:
     async def show(self, person: Person, _: str) -> None:
         await person.call("POST", f"user/{segment(person.user_id)}/openid/request_token", {})
 
+    async def upload(self, person: Person, _: str) -> None:
+        # A picture that others have uploaded as well, its thumbnail, and a URI that nothing is uploaded to.
+        headers = {"authorization": f"Bearer {person.token}"}
+        side = self.chance.randrange(100, 104)
+        data = io.BytesIO()
+        Image.new("RGB", (side, side)).save(data, "PNG")
+        async with person._http.post(
+            f"{self.url}/_matrix/media/v3/upload", data=data.getvalue(), headers=headers
+        ) as made:
+            uri = (await made.json())["content_uri"].removeprefix("mxc://")
+        path = f"/_matrix/client/v1/media/thumbnail/{uri}?width=32&height=32&method=crop"
+        async with person._http.get(self.url + path, headers=headers) as answer:
+            assert answer.status == 200
+            await answer.read()
+        await person.call("POST", "/_matrix/media/v1/create")
+
     async def list_and_unlist(self, person: Person, room_id: str) -> None:
         # Whoever made the room may: others are refused, which is counted.
         alias = f"#room{self.requests % 4}-{self.rooms.index(room_id)}:walden.example"
@@ -204,7 +222,7 @@ WEIGHTED: list[tuple[Callable[[Hour, Person, str], Awaitable[None]], float]] = [
     (Hour.say, 30), (Hour.relate, 8), (Hour.redact, 3), (Hour.read, 12), (Hour.mark, 4), (Hour.type, 8), (Hour.change, 4),
     (Hour.come_and_go, 2), (Hour.rename, 0.5), (Hour.keep, 4), (Hour.tag, 2), (Hour.choose, 2), (Hour.report, 1),
     (Hour.log_in, 0.5), (Hour.hesitate, 1), (Hour.sync, 6), (Hour.want_pushes, 1), (Hour.mention, 2), (Hour.appear, 4),
-    (Hour.show, 1), (Hour.list_and_unlist, 1), (Hour.miss, 0.3),
+    (Hour.show, 1), (Hour.list_and_unlist, 1), (Hour.miss, 0.3), (Hour.upload, 0.5),
 ]  # fmt: skip
 ACTS = [act for act, _ in WEIGHTED]
 
@@ -286,6 +304,8 @@ async def test_an_hours_traffic_leaves_every_table_within_its_bound(
         "notifications.exceptions",
         "search.documents",
         "activity.users",
+        "media.uploads",
+        "media.thumbnails",
     ):
         assert rows[table] > 0, table
     assert hour.done["hesitate"] > 0
