@@ -14,7 +14,13 @@ begin
     if low > high then
         raise exception 'the span from % to % ends before it begins', since, until using errcode = '22007';
     end if;
-    -- Mostly somebody of this server was there all the time.
+    -- Mostly somebody of this server was there all the time, and still is.
+    if exists (select from roomserver.memberships m
+               where m.room = nid and m.membership = 'j' and m.joined_at <= low
+                 and substr(m.user_id, strpos(m.user_id, ':') + 1) = server)
+    then
+        return low;
+    end if;
     if not exists (select from roomserver.state s
                    where s.room = nid and s.line = 0 and s.type = 'm.room.member' and s.membership = 'j'
                      and s.valid_from <= low and s.valid_to > high
