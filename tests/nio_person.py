@@ -49,6 +49,8 @@ class NioPerson:
         self.left: dict[str, list[Event]] = {}
         """The timelines of rooms that were left, which nio passes to no callback for events."""
         self.refusals: list[str] = []
+        self.key_counts: list[int | None] = []
+        """What each sync said of signed one-time keys; None: nothing, which means none."""
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -71,6 +73,7 @@ class NioPerson:
         client.add_ephemeral_callback(self._receipt, ReceiptEvent)
         client.add_response_callback(self._refusal, SyncError)
         client.add_response_callback(self._leaves, SyncResponse)
+        client.add_response_callback(self._counts, SyncResponse)
         self._task = asyncio.create_task(client.sync_forever(timeout=10_000, sync_filter=sync_filter))
 
     async def until(self, condition: Callable[[], bool], seconds: float = SECONDS) -> None:
@@ -104,6 +107,9 @@ class NioPerson:
     async def _receipt(self, room: MatrixRoom, event: ReceiptEvent) -> None:
         for receipt in event.receipts:
             self.receipts[room.room_id, receipt.user_id] = receipt.event_id
+
+    async def _counts(self, response: SyncResponse) -> None:
+        self.key_counts.append(response.device_key_count.signed_curve25519)
 
     async def _leaves(self, response: SyncResponse) -> None:
         for room_id, room in response.rooms.leave.items():

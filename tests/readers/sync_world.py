@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,16 @@ class World:
     async def forget(self, room_id: str, user_id: str) -> None:
         await self.writer.append_entry(type="forget", user_id=user_id, content={"room_id": room_id}, room_id=room_id)
 
+    async def device_keys(self, user_id: str, device_id: str, key: Json | None) -> None:
+        """Keys of a device, or that it has gone."""
+        content = {"keys": [{"usage": "device", "id": device_id, "key": key}]}
+        await self.writer.append_entry(type="keys", user_id=user_id, content=content)
+
+    async def to_devices(self, sender: str, messages: dict[str, dict[str, Json]]) -> None:
+        """Messages to devices, by user and device."""
+        content = {"type": "m.test", "messages": messages}
+        await self.writer.append_entry(type="to_device", user_id=sender, content=content)
+
     async def presence(self, user_id: str, presence: str, status: str) -> None:
         """Says how a user is present, for an hour."""
         now = int(time.time() * 1000)
@@ -200,9 +210,24 @@ class Client:
     received: dict[str, Json] = field(default_factory=dict)
     """Every event that any timeline brought, by id."""
 
+    messages: list[int] = field(default_factory=list)
+    """The numbers of the messages to the device."""
+    keys: dict[str, int] = field(default_factory=dict)
+    """Of everybody whose devices it keeps track of, when they had changed last as it looked."""
+    began_afresh: bool = False
+    look: Callable[[str, Iterable[str] | None], dict[str, int]] | None = None
+    """When devices of users changed last; without users, of all who share a room with the first. None: it does not track."""
+
     async def sync(self, timeout: float = 0.0, *, full_state: bool = False, since: str | None = None) -> Json:
         """One request, applied."""
+        began = not (self.since if since is None else since)
         await self.sync_raw(timeout, full_state=full_state, since=since)
+        self.messages += [event["content"]["n"] for event in self.last.get("to_device", {}).get("events", [])]
+        if self.look is not None:
+            lists = self.last.get("device_lists", {"changed": [], "left": []})
+            self.keys |= self.look(self.user_id, None if began else lists["changed"])
+            for other in lists["left"]:
+                self.keys.pop(other, None)
         for entry in self.last.get("account_data", {}).get("events", []):
             self.account_data[entry["type"]] = entry["content"]
         for event in self.last.get("presence", {}).get("events", []):

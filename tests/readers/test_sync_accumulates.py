@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,11 @@ from matrix.errors import MatrixError
 from matrix.events import Event
 from matrix.room_versions import ROOM_VERSIONS
 from matrix.visibility import user_may_see
+from writer.to_device import Arrivals
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
+DEVICES = [f"{n}{after}{limit}" for n in (0, 1) for after, limit in ((False, 5), (True, 20))]
 USERS = [user(name) for name in ("alice", "bob", "carol", "dave")]
 
 
@@ -28,6 +32,8 @@ class Actions:
         self.here, self.rooms, self.dice = here, rooms, dice
         self.sent: list[tuple[str, str]] = []
         self.roots: list[tuple[str, str]] = []
+        self.messages: dict[tuple[str, str], list[int]] = {}
+        """By user and device, the numbers of what was sent to it."""
 
     async def act(self) -> None:
         here, dice = self.here, self.dice
@@ -35,6 +41,7 @@ class Actions:
         choices = ["say"] * 6 + ["join", "join", "leave", "kick", "ban", "unban", "invite", "topic", "name", "profile"]
         choices += ["receipt", "receipt", "private", "tag", "global", "redact", "burst"]
         choices += ["thread", "thread", "read thread", "knock", "knock", "join rule", "forget", "presence", "typing"]
+        choices += ["keys", "keys", "message", "message", "messages"]
         action = dice.choice([*choices, *["ignore"] * (dice.random() < 0.3)])
         try:
             match action:
@@ -86,6 +93,15 @@ class Actions:
                     await here.presence(actor, presence, f"{dice.random()}")
                 case "typing":
                     await here.writer.typing(room, actor, dice.random() < 0.7, 3_600_000)
+                case "keys":
+                    key = None if dice.random() < 0.3 else {"n": f"{dice.random()}"}
+                    await here.device_keys(actor, dice.choice("AB"), key)
+                case "message" | "messages":
+                    for number in range(1 if action == "message" else 60):
+                        device = dice.choice(DEVICES)
+                        sent = self.messages.setdefault((other, device), [])
+                        await here.to_devices(actor, {other: {device: {"n": (number := len(sent))}}})
+                        sent.append(number)
                 case "ignore":
                     ignored = {one: {} for one in dice.sample(USERS, dice.choice([0, 1, 2])) if one != actor}
                     await here.account_data(actor, "m.ignored_user_list", {"ignored_users": ignored})
@@ -113,9 +129,12 @@ async def sync(client: Client) -> None:
 async def begin_afresh(client: Client) -> None:
     """Forgets everything, and asks for it."""
     client.since = ""
+    client.began_afresh = True
     client.rooms.clear()
     client.account_data.clear()
     client.presence.clear()
+    client.keys.clear()
+    client.messages.clear()
     await client.sync()
 
 
@@ -138,6 +157,7 @@ def known(client: Client, neighbours: set[str]) -> dict[str, Any]:
         "invited": {room_id for room_id, model in client.rooms.items() if model.section == "invite"},
         "knocked": {room_id for room_id, model in client.rooms.items() if model.section == "knock"},
         "account_data": client.account_data,
+        "keys": client.keys,
         "presence": {who: how for who, how in client.presence.items() if who in neighbours and how[0] != "offline"},
     }
 
@@ -159,6 +179,16 @@ def neighbours_of(dsn: str, user_id: str) -> set[str]:
             [user_id],
         ).fetchall()
     return {row[0] for row in rows}
+
+
+def look(dsn: str, user_id: str, users: Iterable[str] | None) -> dict[str, int]:
+    """When the devices of users changed last, 0 for never; of all who share a room with a user, or of some."""
+    wanted = neighbours_of(dsn, user_id) | {user_id} if users is None else set(users)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        rows = connection.execute(
+            "select user_id, position from roomserver.device_lists where user_id = any(%s)", [list(wanted)]
+        ).fetchall()
+    return dict.fromkeys(wanted, 0) | {row[0]: row[1] for row in rows}
 
 
 def allowed(dsn: str, user_id: str) -> dict[str, str]:
@@ -210,14 +240,17 @@ def filter_of(limit: int, threads: bool) -> dict[str, Any]:
 async def test_accumulated_syncs_equal_a_fresh_one(provisioned: str, tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
     settings = settings_of(provisioned, tmp_path)
-    async with world(settings) as here, sync_process(settings) as elsewhere:
+    async with world(settings) as here, sync_process(settings) as elsewhere, Arrivals(here.writer) as arrivals:
+        here.sync.received = elsewhere.received = arrivals.received
         rooms = [
             await here.room(USERS[n % 2], visibility=visibility)
             for n, visibility in enumerate(["shared", "joined", "invited", "world_readable"])
         ]
         actions = Actions(here, rooms, dice)
         clients = [
-            Client(service, user_id, f"{n}{after}{limit}", filter_of(limit, after), after)
+            Client(
+                service, user_id, f"{n}{after}{limit}", filter_of(limit, after), after, look=partial(look, provisioned)
+            )
             for n, service in enumerate([here.sync, elsewhere])
             for user_id in USERS
             for after, limit in ((False, 5), (True, 20))
@@ -242,6 +275,11 @@ async def test_accumulated_syncs_equal_a_fresh_one(provisioned: str, tmp_path: P
             await caught_up(client.service)
             await sync(client)
             await client.settle()
+            # What arrived before a client began afresh may be told once more, or not.
+            sent = actions.messages.get((client.user_id, client.device_id), [])
+            told_from = client.messages[0] if client.messages else len(sent)
+            assert client.messages == sent[told_from:], (client.device_id, seed)
+            assert told_from == 0 or client.began_afresh, (client.device_id, seed)
         for user_id in USERS:
             visible = allowed(provisioned, user_id)
             for client in clients:
@@ -251,7 +289,9 @@ async def test_accumulated_syncs_equal_a_fresh_one(provisioned: str, tmp_path: P
             neighbours = neighbours_of(provisioned, user_id)
             async with sync_process(settings) as service:
                 for after in (False, True):
-                    newcomer = Client(service, user_id, "NEW", filter_of(10, after), after)
+                    newcomer = Client(
+                        service, user_id, "NEW", filter_of(10, after), after, look=partial(look, provisioned)
+                    )
                     await newcomer.sync()
                     fresh = known(newcomer, neighbours)
                     for client in clients:
