@@ -15,6 +15,10 @@ join eventlog.positions r on r.component = 'roomserver' and r.shard = c.shard
 where c.component <> 'roomserver'
 order by c.component, c.shard
 
+-- count_activity --
+-- Counts daily activity on, some thousand outputs at a time; how many were counted.
+select activity.fold_v1()
+
 -- owners --
 -- Process ids of the room servers that have a shard, as they wrote them down.
 select pid from eventlog.positions where component = 'roomserver' and shard = %(shard)s
