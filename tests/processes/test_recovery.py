@@ -205,9 +205,10 @@ async def _round(
     nio = listener.nio
     await nio.until(lambda: any(event.event_id == again for event in nio.events[room_id]), RECOVERY_SECONDS)
     assert listener.epochs() == [*epochs, server.status()["epoch"]]
-    # Going round in circles would show as the same token over and over.
-    fresh = listener.tokens[heard:]
-    assert len(set(fresh)) == len(fresh) or collections.Counter(fresh).most_common(1)[0][1] < 5
+    # Going round in circles would show as the same token over and over. (Of the lost time it has one several times: a server that
+    # stops answers who waits at once.)
+    fresh = collections.Counter(token for token in listener.tokens[heard:] if token.split("_")[1] not in epochs)
+    assert fresh.most_common(1)[0][1] < 5, fresh.most_common(3)
     with load.held():
         await asyncio.to_thread(server.rest)
 
