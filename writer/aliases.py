@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from falcon.asgi import Request, Response
 from psycopg import AsyncConnection
@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 from eventlog.pools import Pool
 from eventlog.queries import Queries
 from eventlog.sessions import Session
-from matrix.errors import MatrixError, forbidden, invalid_param, not_found, room_in_use
+from matrix.errors import MatrixError, forbidden, invalid_param, not_found, room_in_use, too_large
 from matrix.identifiers import is_room_alias, server_name_of
 from matrix.visibility import history_visibility_of
 from writer.claims import Claims
@@ -28,6 +28,8 @@ from writer.requests import check_room_id, read_body, required_text, session_of
 from writer.succession import CANONICAL_ALIAS, without_aliases
 
 SQL = Queries("writer", "aliases.sql")
+MOST_ALIASES: Final = 1_000
+"""Aliases that may point to a room when another is made."""
 VISIBILITY = ("m.room.history_visibility", "")
 
 
@@ -74,6 +76,14 @@ class Aliases:
             cursor = await connection.execute(SQL["aliases_of_room"], {"room_id": room_id})
             return [row[0] for row in await cursor.fetchall()]
 
+    async def check_room_for_more(self, room_id: str) -> None:
+        """M_TOO_LARGE if as many aliases as there may be point to a room."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(SQL["number_of_aliases"], {"room_id": room_id, "most": MOST_ALIASES})
+            row = await cursor.fetchone()
+        if row is not None and row[0] >= MOST_ALIASES:
+            raise too_large(f"A room may have {MOST_ALIASES} aliases.")
+
     @contextlib.asynccontextmanager
     async def hold(self, alias: str) -> AsyncIterator[None]:
         """Holds a free alias, to be given to a room within the block. M_ROOM_IN_USE if it is taken."""
@@ -119,6 +129,7 @@ class AliasResource:
         view = await self._log.view(room_id, [("m.room.member", session.user_id)])
         if membership_of(view.state.get(("m.room.member", session.user_id))) != "join":
             raise forbidden("You are not in that room.")
+        await self._aliases.check_room_for_more(room_id)
         try:
             async with self._aliases.hold(room_alias):
                 await self._aliases.put(session.user_id, room_alias, room_id)

@@ -7,5 +7,5 @@ select room_id, creator from roomserver.aliases where alias = %(alias)s
 select alias from roomserver.aliases where room_id = %(room_id)s order by alias limit 10000
 
 -- number_of_aliases --
--- How many aliases a user has made.
-select count(*) from (select from roomserver.aliases where creator = %(user_id)s limit %(most)s) as a
+-- How many aliases point to a room, as far as it matters.
+select count(*) from (select from roomserver.aliases where room_id = %(room_id)s limit %(most)s) as a

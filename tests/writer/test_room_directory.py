@@ -47,6 +47,17 @@ async def test_an_alias_is_made_by_members_alone(api: Api) -> None:
     assert (await bob.get("rooms/!nowhere:test.example/aliases")).refusal == (403, "M_FORBIDDEN")
 
 
+async def test_a_room_has_a_bounded_number_of_aliases(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("writer.aliases.MOST_ALIASES", 2)
+    alice = await api.register()
+    room_id, other = await alice.create_room(), await alice.create_room()
+    for _ in range(2):
+        (await alice.put(f"directory/room/{part(_alias())}", {"room_id": room_id})).ok()
+    path = f"directory/room/{part(_alias())}"
+    assert (await alice.put(path, {"room_id": room_id})).refusal == (413, "M_TOO_LARGE")
+    (await alice.put(path, {"room_id": other})).ok()
+
+
 async def test_the_aliases_of_a_world_readable_room_are_everybodys(api: Api) -> None:
     alice, bob = await api.register(), await api.register()
     visibility = {"type": "m.room.history_visibility", "content": {"history_visibility": "world_readable"}}
