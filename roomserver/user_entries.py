@@ -45,12 +45,14 @@ def judge_user_entry(item: Item, store: Store, effects: Effects) -> str:
 
 
 def entry_changes_devices(item: Item) -> bool:
-    """Whether others have to know: an entry of keys that is more than the user's signatures on keys of others."""
-    return (
-        item.entry.type == "keys"
-        and item.body is not None
-        and any(key["usage"] != "signed" for key in item.body["keys"])
-    )
+    """Whether others have to know: an entry of keys that is not just the user's signatures on keys of others.
+
+    One without keys says that something else changed which is told with them, as a device's name.
+    """
+    if item.entry.type != "keys" or item.body is None:
+        return False
+    keys = item.body["keys"]
+    return not keys or any(key["usage"] != "signed" for key in keys)
 
 
 def _decide(item: Item, store: Store, effects: Effects) -> tuple[str, str | None]:

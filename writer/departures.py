@@ -30,6 +30,7 @@ LOOK_SECONDS = 5.0
 MOST_ATTEMPTS = 50
 MOST_ERASED = 10_000
 AT_ONCE = 16
+KEYS_AT_ONCE = 500
 
 
 class Departures:
@@ -58,6 +59,7 @@ class Departures:
             if erase:
                 await self._log.append_entry(type="erase", user_id=user_id, content={})
                 await self._remove_what_is_known(user_id)
+            await self._remove_keys(user_id)
             await self._leave_all_rooms(user_id)
             # Again: what was joined by a request that was under way when the session ended.
             remaining = await self._leave_all_rooms(user_id)
@@ -106,6 +108,15 @@ class Departures:
             for field in fields
         )
         await _a_few_at_a_time([*removed, *emptied])
+
+    async def _remove_keys(self, user_id: str) -> None:
+        """Cross-signing keys, and what the user signed of others: devices have taken theirs along."""
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(SQL["own_keys"], {"user_id": user_id, "most": MOST_ERASED})
+            keys = [{"usage": usage, "id": key_id, "key": None} for usage, key_id in await cursor.fetchall()]
+        for begin in range(0, len(keys), KEYS_AT_ONCE):
+            content = {"keys": keys[begin : begin + KEYS_AT_ONCE]}
+            await self._log.append_entry(type="keys", user_id=user_id, content=content)
 
     async def _run(self) -> None:
         while True:

@@ -19,3 +19,7 @@ limit %(most)s
 -- profile_fields --
 -- Which profile fields a user still has.
 select field from roomserver.profiles where user_id = %(user_id)s limit %(most)s
+
+-- own_keys --
+-- Which keys a user has beside those of devices.
+select usage, key_id from roomserver.user_keys where user_id = %(user_id)s and usage <> 'device' limit %(most)s

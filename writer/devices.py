@@ -14,6 +14,7 @@ from eventlog.queries import Queries
 from eventlog.safe_text import safe, unsafe
 from matrix.errors import missing_param, not_found
 from writer.authentication import PasswordAuthentication
+from writer.log_writer import LogWriter
 from writer.logins import Logins
 from writer.requests import read_body, session_of, short, text, texts
 
@@ -24,8 +25,9 @@ MOST_DELETED = 1000
 class Devices:
     """/devices, /devices/{device_id}, /delete_devices."""
 
-    def __init__(self, pool: Pool, logins: Logins, authentication: PasswordAuthentication) -> None:
+    def __init__(self, pool: Pool, log: LogWriter, logins: Logins, authentication: PasswordAuthentication) -> None:
         self._pool = pool
+        self._log = log
         self._logins = logins
         self._authentication = authentication
 
@@ -45,7 +47,7 @@ class Devices:
         resp.media = _device(*row)
 
     async def on_put(self, req: Request, resp: Response, device_id: str) -> None:
-        """Renames a device."""
+        """Renames a device; its name is told with its keys, so others are told that it changed."""
         body = await read_body(req)
         key = {"user_id": session_of(req).user_id, "device_id": safe(device_id)}
         name = short("display_name", text(body, "display_name"))
@@ -56,6 +58,8 @@ class Devices:
                 cursor = await connection.execute(SQL["rename"], {**key, "display_name": safe(name)})
             if await cursor.fetchone() is None:
                 raise not_found("No such device.")
+        if name is not None:
+            await self._log.append_entry(type="keys", user_id=session_of(req).user_id, content={"keys": []})
         resp.media = {}
 
     async def on_delete(self, req: Request, resp: Response, device_id: str) -> None:

@@ -76,11 +76,16 @@ class KeyDirectory:
         """Replaces the identity keys of a device; signatures that others made on the same keys stay."""
         async with self.hold(user_id):
             before = (await self.read([user_id])).get(user_id, {}).get((DEVICE, device_id))
-            if before is not None and same_key(before, keys):
+            if before is not None and same_key(before, keys) and await self._stands(user_id, device_id):
                 keys = with_signatures(keys, before.get("signatures"))
                 if without_unsigned(keys) == without_unsigned(before):
                     return
             await self.put(user_id, {(DEVICE, device_id): keys})
+
+    async def _stands(self, user_id: str, device_id: str) -> bool:
+        key = {"user_id": user_id, "device_id": safe(device_id)}
+        async with self._pool.connection() as connection:
+            return await (await connection.execute(SQL["stands"], key)).fetchone() is not None
 
 
 def without_unsigned(key: Json) -> Json:

@@ -59,6 +59,14 @@ from roomserver.user_keys k
 left join writer.devices d on d.user_id = k.user_id and d.device_id = k.key_id and k.usage = 'device'
 where k.user_id = any(%(users)s) and k.usage <> 'signed'
 
+-- stands --
+-- Whether a device's keys came from this device, and not from one of that id that has gone, which the log may not have judged yet.
+select 1
+from writer.devices d
+join roomserver.user_keys k on k.user_id = d.user_id and k.usage = 'device' and k.key_id = d.device_id
+join eventlog.outputs o on o.shard = k.shard and o.position = k.position
+where d.user_id = %(user_id)s and d.device_id = %(device_id)s and eventlog.entry_time(o.entry) >= d.created_at
+
 -- signed --
 -- What a user has signed of others.
 select key_id, key from roomserver.user_keys where user_id = %(user_id)s and usage = 'signed' and key_id = any(%(users)s)

@@ -136,7 +136,7 @@ def _add_accounts(app: Routes, services: Services) -> None:
         app.add_route(f"{V3}/{path}/msisdn/requestToken", requests, suffix="msisdn")
     app.add_route(SUBMIT_PATH, SubmitToken(validations))
 
-    devices = Devices(pool, logins, authentication)
+    devices = Devices(pool, services.log, logins, authentication)
     app.add_route(V3 + "/devices", devices, suffix="list")
     app.add_route(V3 + "/devices/{device_id}", devices)
     app.add_route(V3 + "/delete_devices", devices, suffix="delete")
@@ -152,7 +152,7 @@ def _add_accounts(app: Routes, services: Services) -> None:
     dehydrated = DehydratedDevices(pool, directory, settings.log.shards)
     app.add_route(UNSTABLE + "/org.matrix.msc3814.v1/dehydrated_device", dehydrated)
     app.add_route(UNSTABLE + "/org.matrix.msc3814.v1/dehydrated_device/{device_id}/events", dehydrated, suffix="events")
-    to_device = ToDevice(pool, services.log, limits, server_name)
+    to_device = ToDevice(pool, services.log, server_name)
     app.add_route(V3 + "/sendToDevice/{event_type}/{txn_id}", to_device)
 
     moderation = AccountModeration(pool, sessions, server_name)

@@ -22,7 +22,6 @@ from eventlog.safe_text import unsafe
 from matrix.errors import MatrixError, bad_json, invalid_param, missing_param, too_large
 from matrix.identifiers import is_user_id, server_name_of
 from writer.log_writer import LogWriter
-from writer.rate_limits import RateLimits
 from writer.requests import json_object, read_body, session_of, short
 
 log = structlog.get_logger(__name__)
@@ -45,10 +44,9 @@ Messages = dict[str, dict[str, Any]]
 class ToDevice:
     """PUT /sendToDevice/{event_type}/{txn_id}."""
 
-    def __init__(self, pool: Pool, log_writer: LogWriter, limits: RateLimits, server_name: str) -> None:
+    def __init__(self, pool: Pool, log_writer: LogWriter, server_name: str) -> None:
         self._pool = pool
         self._log = log_writer
-        self._limits = limits
         self._server_name = server_name
 
     async def on_put(self, req: Request, resp: Response, event_type: str, txn_id: str) -> None:

@@ -243,7 +243,7 @@ class Current:
     def _apply_keys(self, output: Output) -> None:
         user, keys = self.users.get(output.sender), orjson.loads(output.json)["keys"]
         if user is not None:
-            if any(key["usage"] != "signed" for key in keys):
+            if not keys or any(key["usage"] != "signed" for key in keys):
                 user.add_list(output.sender, output.shard, output.position)
             for key in keys:
                 if key["usage"] == "signed":

@@ -96,6 +96,24 @@ async def test_keys_go_with_their_device(api: Api) -> None:
     assert await claim(bob, alice) == {}
 
 
+async def test_a_deactivated_account_leaves_no_keys(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    (await alice.post("keys/upload", {"device_keys": device_keys(alice, SigningKey.generate("x"))})).ok()
+    (await alice.post("keys/device_signing/upload", Identity(alice.user_id).upload())).ok()
+    assert (await query(bob, alice.user_id))["master_keys"]
+    identifier = {"type": "m.id.user", "user": alice.user_id}
+    auth = {"type": "m.login.password", "identifier": identifier, "password": alice.password}
+    (await alice.post("account/deactivate", {"auth": auth})).ok()
+
+    async def gone() -> bool:
+        found = await query(bob, alice.user_id)
+        return (
+            found["device_keys"] == {alice.user_id: {}} and not found["master_keys"] and not found["self_signing_keys"]
+        )
+
+    await eventually(gone)
+
+
 @pytest.mark.parametrize(
     ("change", "errcode"),
     [
@@ -366,6 +384,8 @@ async def test_sync_and_key_changes_say_whose_devices_changed_and_who_left(api: 
     assert await lists() == ({bob.user_id}, set())
     (await alice.post("keys/upload", {"device_keys": device_keys(alice, SigningKey.generate("x"))})).ok()
     assert await lists() == ({alice.user_id}, set())
+    (await bob.put(f"devices/{bob.device_id}", {"display_name": "Phone"})).ok()
+    assert await lists() == ({bob.user_id}, set())
     (await bob.post("logout")).ok()
     assert await lists() == ({bob.user_id}, set())
     theirs = await carol.create_room(preset="public_chat")
