@@ -157,6 +157,8 @@ def keys_of(body: Body, name: str, most: int) -> Keys:
             raise invalid_param(f"{name} must be named <algorithm>:<id>.")
         if not isinstance(key, str | dict):
             raise bad_json(f"{name} must be strings or objects.")
+        if isinstance(key, dict) and not (isinstance(key.get("key"), str) and is_signed(key)):
+            raise bad_json(f"{name} that are objects have a key and signatures.")
         encoded = orjson.dumps(key).decode()
         if len(encoded) > MOST_KEY_BYTES:
             raise too_large(f"A key has at most {MOST_KEY_BYTES} bytes.")
@@ -164,9 +166,18 @@ def keys_of(body: Body, name: str, most: int) -> Keys:
     return found
 
 
+def is_signed(key: dict[str, Any]) -> bool:
+    """Whether an object has signatures by user and key, right or wrong."""
+    signatures = key.get("signatures")
+    return isinstance(signatures, dict) and all(
+        isinstance(of_user, dict) and all(isinstance(one, str) for one in of_user.values())
+        for of_user in signatures.values()
+    )
+
+
 def check_device_keys(keys: dict[str, Any], user_id: str, device_id: str) -> None:
     """M_BAD_JSON, M_INVALID_PARAM or M_TOO_LARGE unless these are identity keys of that device."""
-    for name, kind in (("algorithms", list), ("keys", dict), ("signatures", dict)):
+    for name, kind in (("algorithms", list), ("keys", dict)):
         if not isinstance(keys.get(name), kind):
             raise bad_json(f"device_keys.{name} is missing, or of another type.")
     if keys.get("user_id") != user_id or keys.get(DEVICE + "_id") != device_id:
@@ -175,10 +186,7 @@ def check_device_keys(keys: dict[str, Any], user_id: str, device_id: str) -> Non
         raise bad_json("device_keys.algorithms must be strings.")
     if not all(isinstance(key, str) for key in keys["keys"].values()):
         raise bad_json("device_keys.keys must be strings.")
-    if not all(
-        isinstance(of_user, dict) and all(isinstance(one, str) for one in of_user.values())
-        for of_user in keys["signatures"].values()
-    ):
+    if not is_signed(keys):
         raise bad_json("device_keys.signatures must be signatures by user.")
     check_canonical(keys)
     if len(encode_canonical(keys)) > MOST_DEVICE_BYTES:

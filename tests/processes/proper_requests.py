@@ -111,7 +111,7 @@ class Scene:
             ("POST", V3 + "/keys/upload"): {
                 "device_keys": device,
                 "one_time_keys": one_time,
-                "fallback_keys": {"signed_curve25519:F": {"key": "a", "fallback": True}},
+                "fallback_keys": {"signed_curve25519:F": {"key": "a", "fallback": True, "signatures": {}}},
             },
             ("PUT", DEHYDRATED): {
                 "device_id": "DRY",

@@ -153,8 +153,18 @@ async def test_one_time_keys_are_handed_out_in_order_and_once_and_then_the_fallb
 async def test_another_one_time_key_under_the_same_id_is_refused(api: Api) -> None:
     alice = await api.register()
     (await alice.post("keys/upload", {"one_time_keys": one_time(1)})).ok()
-    other = {f"{ALGORITHM}:K0": {"key": "another"}}
+    other = {f"{ALGORITHM}:K0": {"key": "another", "signatures": {}}}
     assert (await alice.post("keys/upload", {"one_time_keys": other})).refusal == (400, "M_INVALID_PARAM")
+
+
+@pytest.mark.parametrize(
+    "key", [7, {}, {"key": "x"}, {"key": 7, "signatures": {}}, {"key": "x", "signatures": {"@a:b.example": {"k": 1}}}]
+)
+@pytest.mark.parametrize("keys", ["one_time_keys", "fallback_keys"])
+async def test_keys_that_are_objects_without_a_key_or_signatures_are_refused(api: Api, keys: str, key: Any) -> None:
+    alice = await api.register()
+    answer = await alice.post("keys/upload", {keys: {f"{ALGORITHM}:K": key}})
+    assert answer.refusal == (400, "M_BAD_JSON")
 
 
 async def test_keys_have_bounds(api: Api) -> None:
@@ -340,7 +350,7 @@ async def test_sync_says_how_many_keys_are_left(api: Api) -> None:
     alice, bob = await api.register(), await api.register()
     first = (await alice.get("sync")).ok()
     assert first["device_one_time_keys_count"] == {} and first["device_unused_fallback_key_types"] == []
-    fallback = {f"{ALGORITHM}:F": {"key": "fallback", "fallback": True}}
+    fallback = {f"{ALGORITHM}:F": {"key": "fallback", "fallback": True, "signatures": {}}}
     (await alice.post("keys/upload", {"one_time_keys": one_time(1), "fallback_keys": fallback})).ok()
     since = first["next_batch"]
     for count, unused in (({ALGORITHM: 1}, [ALGORITHM]), ({}, [ALGORITHM]), ({}, [])):
