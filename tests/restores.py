@@ -103,6 +103,22 @@ class ArchivedCluster(Cluster):
         return str(moment)
 
 
+def dump(cluster: Cluster, path: Path, dbname: str = "walden") -> None:
+    """pg_dump of a database."""
+    cluster.run("pg_dump", *_whom(cluster), "--format=custom", f"--file={path}", dbname)
+
+
+def load_dump(cluster: Cluster, path: Path, dbname: str) -> None:
+    """pg_restore into a new database. Roles are the cluster's, and a dump has none: `walden recover` makes and grants them."""
+    cluster.execute(f"create database {dbname} template template0")
+    options = ["--no-owner", "--no-privileges", "--exit-on-error", f"--dbname={dbname}"]
+    cluster.run("pg_restore", *_whom(cluster), *options, str(path))
+
+
+def _whom(cluster: Cluster) -> list[str]:
+    return [f"--host={cluster.root}", f"--port={cluster.port}", "--username=postgres"]
+
+
 def wait_for_connections(dsn: str) -> None:
     """Wait until a database takes connections."""
     end = time.monotonic() + REPLAY_SECONDS

@@ -8,20 +8,22 @@ import collections
 import contextlib
 import os
 import random
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
+from clusters import Cluster
 from load import Load, compare
 from nio import SyncResponse
 from nio_person import NioPerson, good
 from people import Person
 from projections import differences
-from restores import ArchivedCluster
+from restores import SMALL, ArchivedCluster, dump, load_dump
 from whole_server import WholeServer
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -95,14 +97,84 @@ class Figures:
     killed_midway: int = 0
 
 
+class Way(Protocol):
+    """A way to take a database back. Methods block."""
+
+    name: str
+    why: str
+    """What a server that is started without `walden recover` says of it."""
+
+    def back_up(self) -> None:
+        """What is done some time before the moment."""
+
+    def mark(self) -> None:
+        """What is acknowledged before this begins is to be there."""
+
+    def take_back(self, server: WholeServer) -> None:
+        """The database of a stopped server is that of the moment again."""
+
+
+class ToAMoment:
+    """A base backup and archived WAL up to the moment, in the place of what was there."""
+
+    name, why = "point-in-time recovery", "recovered to a target"
+
+    def __init__(self, clusters: contextlib.ExitStack) -> None:
+        self.cluster = clusters.enter_context(ArchivedCluster(18))
+        self.cluster.execute("create database walden")
+        self.dsn = self.cluster.dsn("walden")
+        self.backup, self.moment = Path(), ""
+
+    def back_up(self) -> None:
+        self.backup = self.cluster.base_backup()
+
+    def mark(self) -> None:
+        self.moment = self.cluster.now()
+
+    def take_back(self, server: WholeServer) -> None:
+        self.cluster.archive_all()
+        self.cluster.stop()
+        self.cluster.restore(self.backup, recovery_target_time=self.moment)
+        shutil.rmtree(self.backup)
+
+
+class Dumped:
+    """A dump of the running server, restored as a new database of another cluster."""
+
+    name, why = "a dump restored elsewhere", "dump"
+
+    def __init__(self, clusters: contextlib.ExitStack) -> None:
+        self.here, self.there = (clusters.enter_context(Cluster(18, SMALL)) for _ in range(2))
+        self.here.execute("create database walden")
+        self.dsn = self.here.dsn("walden")
+        self.file, self.database, self.count = self.here.root / "dump", "walden", 0
+
+    def back_up(self) -> None:
+        """It is one moment, and needs nothing else."""
+
+    def mark(self) -> None:
+        self.file = self.here.root / "dump"
+        dump(self.here, self.file, self.database)
+
+    def take_back(self, server: WholeServer) -> None:
+        self.here, self.there = self.there, self.here
+        self.count += 1
+        self.database = f"walden{self.count}"
+        self.file = Path(shutil.copy(self.file, self.here.root / "dump.restored"))
+        self.file.chmod(0o644)
+        load_dump(self.here, self.file, self.database)
+        server.environ["WALDEN_DATABASE_DSN"] = self.here.dsn(self.database)
+
+
+@pytest.mark.parametrize("kind", [ToAMoment, Dumped])
 async def test_a_restore_under_load_brings_everybody_to_the_restored_present(
-    tmp_path: Path, figures: Callable[[str], None]
+    tmp_path: Path, figures: Callable[[str], None], kind: Callable[[contextlib.ExitStack], ToAMoment | Dumped]
 ) -> None:
     chance = random.Random(SEED)
     took = Figures()
-    with ArchivedCluster(18) as cluster:
-        cluster.execute("create database walden")
-        with WholeServer(tmp_path / "d", WALDEN_DATABASE_DSN=cluster.dsn("walden")) as server:
+    with contextlib.ExitStack() as clusters:
+        way = kind(clusters)
+        with WholeServer(tmp_path / "d", WALDEN_DATABASE_DSN=way.dsn) as server:
             load = await Load.prepare(server.url, SENDERS, ROOMS, chance)
             load.restores = True
             for sender in load.senders:
@@ -124,7 +196,7 @@ async def test_a_restore_under_load_brings_everybody_to_the_restored_present(
                     load.begin()
                     await load.recovered(time.monotonic(), RECOVERY_SECONDS)
                     for _ in range(ROUNDS):
-                        await _round(cluster, server, load, [patient, restless], listener, chance, took)
+                        await _round(way, server, load, [patient, restless], listener, chance, took)
                     await load.end()
                     status = await asyncio.to_thread(server.rest)
                     assert status["quarantine"] == []
@@ -150,15 +222,31 @@ async def test_a_restore_under_load_brings_everybody_to_the_restored_present(
             await asyncio.to_thread(server.rest)
             assert differences(server.settings.dsn()) == {}
     figures(
-        f"point-in-time recovery (seed {SEED}): {ROUNDS} restores to {BACK:.0f} s back, {load.count} events acknowledged in "
+        f"{way.name} (seed {SEED}): {ROUNDS} restores to {BACK:.0f} s back, {load.count} events acknowledged in "
         f"what stands, {sum(took.lost)} taken back; recover was killed {took.kills} times, {took.killed_midway} of them midway, "
         f"and took {min(took.recover):.1f} to {max(took.recover):.1f} s; all rooms went on {min(took.back):.1f} to "
         f"{max(took.back):.1f} s after `walden up`"
     )
 
 
+async def _login(person: Person) -> str:
+    """A session of its own for somebody who has an account; its refresh token."""
+    body = {"type": "m.login.password", "identifier": {"type": "m.id.user", "user": person.user_id}}
+    made = await person.insist("POST", "login", {**body, "password": "a fine password", "refresh_token": True})
+    return str(made["refresh_token"])
+
+
+async def _refresh(url: str, token: str) -> str:
+    """Rotate a refresh token, and see that its access token is of use; the next refresh token."""
+    async with Person(url) as person:
+        made = await person.insist("POST", "refresh", {"refresh_token": token})
+        person.token = made["access_token"]
+        await person.insist("GET", "account/whoami")
+    return str(made["refresh_token"])
+
+
 async def _round(
-    cluster: ArchivedCluster,
+    way: Way,
     server: WholeServer,
     load: Load,
     observers: list[Observer],
@@ -166,11 +254,13 @@ async def _round(
     chance: random.Random,
     took: Figures,
 ) -> None:
-    backup = await asyncio.to_thread(cluster.base_backup)
+    session = await _login(observers[0])
+    await asyncio.to_thread(way.back_up)
     await asyncio.sleep(chance.uniform(1.0, 4.0))
     before = {room_id: dict(known) for room_id, known in load.acknowledged.items()}
-    moment = await asyncio.to_thread(cluster.now)
+    await asyncio.to_thread(way.mark)
     await asyncio.sleep(BACK)
+    rotated = await _refresh(server.url, await _refresh(server.url, session))
     # A transaction id of the time that will be lost, and its event, which everybody has seen.
     room_id, txn, sender = load.rooms[0], f"both.{len(took.back)}", load.senders[0]
     lost = await sender.send(room_id, "said in the time that is lost", txn)
@@ -181,9 +271,7 @@ async def _round(
     epochs, heard = listener.epochs(), len(listener.tokens)
 
     assert await asyncio.to_thread(server.stop) == 0
-    await asyncio.to_thread(cluster.archive_all)
-    await asyncio.to_thread(cluster.stop)
-    await asyncio.to_thread(cluster.restore, backup, recovery_target_time=moment)
+    await asyncio.to_thread(way.take_back, server)
     took.lost.append(load.count - sum(map(len, before.values())))
     for known, kept in zip(load.acknowledged.values(), before.values(), strict=True):
         known.clear()
@@ -192,12 +280,13 @@ async def _round(
 
     refused = await asyncio.to_thread(server.walden, "up")
     assert refused.returncode == 1
-    assert "walden recover" in refused.stderr and "recovered to a target" in refused.stderr
+    assert "walden recover" in refused.stderr and way.why in refused.stderr
     await _recover(server, chance, took)
     await asyncio.to_thread(server.start)
     began = time.monotonic()
     again = await sender.send(room_id, "said again under the same transaction id", txn)
     assert again != lost
+    await _refresh(server.url, await _refresh(server.url, rotated))
     for person, times in zip(observers, whole, strict=True):
         await person.until_seen(room_id, again)
         assert person.told_whole == times + ROOMS
@@ -232,6 +321,12 @@ async def _recover(server: WholeServer, chance: random.Random, took: Figures) ->
     done = await asyncio.to_thread(server.walden, "recover")
     took.recover.append(time.monotonic() - began)
     assert done.returncode == 0, done.stderr
+    assert "it goes on when the server starts" not in done.stdout, done.stdout
+    behind = server.rows(
+        "select c.component, r.position - c.position as behind from eventlog.positions c"
+        " join eventlog.positions r on r.component = 'roomserver' and r.shard = c.shard where c.position <> r.position"
+    )
+    assert behind == []
     (row,) = server.rows(
         "select count(*) as begun from eventlog.epochs where reason = 'recover' and ready_at is not null"
     )

@@ -14,7 +14,7 @@ import pytest
 from clusters import Cluster
 from people import Json, Person
 from projections import differences
-from restores import SMALL, ArchivedCluster
+from restores import SMALL, ArchivedCluster, dump, load_dump
 from whole_server import WholeServer
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -88,21 +88,6 @@ async def brought_back(server: WholeServer, person: Person, room_id: str, lost: 
     await asyncio.to_thread(server.rest)
     assert await asyncio.to_thread(differences, server.settings.dsn()) == {}
     return answer
-
-
-def dump(cluster: Cluster, path: Path) -> None:
-    """pg_dump of the database `walden`."""
-    where = [f"--host={cluster.root}", f"--port={cluster.port}", "--username=postgres"]
-    cluster.run("pg_dump", *where, "--format=custom", f"--file={path}", "walden")
-
-
-def load_dump(cluster: Cluster, path: Path, dbname: str) -> None:
-    """pg_restore into a new database. Roles are the cluster's, and a dump has none: `walden recover` makes and grants them."""
-    cluster.execute(f"create database {dbname} template template0")
-    where = [f"--host={cluster.root}", f"--port={cluster.port}", "--username=postgres"]
-    cluster.run(
-        "pg_restore", *where, "--no-owner", "--no-privileges", "--exit-on-error", f"--dbname={dbname}", str(path)
-    )
 
 
 def slots(cluster: Cluster) -> dict[str, list[str]]:
