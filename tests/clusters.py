@@ -160,7 +160,8 @@ class Cluster:
         }
         done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=self.root, check=False, timeout=120)
         if done.returncode:
-            raise RuntimeError(f"{program} failed ({done.returncode}): {done.stderr.strip()}")
+            said = done.stderr.strip() or done.stdout.strip()
+            raise RuntimeError(f"{program} failed ({done.returncode}): {said}")
         return done.stdout
 
     def create(self) -> None:
