@@ -27,6 +27,8 @@ AT_ONCE: Final = 2
 """Processes at a time, of each of ours."""
 MOST_WAITING: Final = 100
 MOST_ANSWER: Final = 1 << 20
+MOST_HEAD: Final = 1 << 18
+"""What it says of a page, of sixty properties at most."""
 _PROGRAM: Final = Path(__file__).with_name("image_decoder.py")
 _DECODED = Tallies(
     Counter("walden_media_decodings", "Images and pages decoded, by task and outcome.", ["task", "outcome"])
@@ -89,27 +91,35 @@ class Decoders:
             stderr=asyncio.subprocess.DEVNULL,
             env={},
             cwd=tempfile.gettempdir(),
-            limit=MOST_ANSWER,
+            limit=65_536,
         )
         try:
             # Bytes that are slow in coming are not the decoder's fault, but it must not wait for ever either.
             async with asyncio.timeout(settings.decoder_seconds * 2):
                 await _feed(process, source)
                 async with asyncio.timeout(settings.decoder_seconds):
-                    assert process.stdout is not None
-                    answer = await process.stdout.read(-1)
+                    answer = await _answer(process)
         except TimeoutError:
             log.warning("a decoder was killed: its time was over", task=task)
             return Decoded({"error": "too_large"}, b"")
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            # Kills it, and closes the pipes: asyncio waits for a process whose output nobody takes for ever.
+            process._transport.close()  # type: ignore[attr-defined]
             await process.wait()
         head, newline, data = answer.partition(b"\n")
         if not newline or len(data) > MOST_ANSWER:
             # It was ended by a bound that it ran into.
             return Decoded({"error": "too_large"}, b"")
         return Decoded(orjson.loads(head), data)
+
+
+async def _answer(process: asyncio.subprocess.Process) -> bytes:
+    """All that it says, or a little more than it may."""
+    assert process.stdout is not None
+    answer = bytearray()
+    while len(answer) <= MOST_ANSWER + MOST_HEAD and (part := await process.stdout.read(65_536)):
+        answer += part
+    return bytes(answer)
 
 
 async def _feed(process: asyncio.subprocess.Process, source: AsyncIterator[bytes]) -> None:

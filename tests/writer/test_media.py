@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from api_server import SERVER_NAME, Api, Client, part
+from api_server import SERVER_NAME, Api, Client, part, serving, settings_for
+
+from readers.media import resources
 
 V1 = "/_matrix/client/v1/media"
 OLD = "/_matrix/media/v3"
@@ -237,3 +240,70 @@ async def test_media_have_their_old_names(api: Api, old: str) -> None:
     # Who sends a token is not refused what is open to users.
     answer = await download(alice, media_id, base=old)
     assert answer.status_code == 404
+
+
+async def test_what_is_uploaded_while_anybody_may_download_stays_open_to_anybody(
+    api: Api, writers_database: str, tmp_path: Path
+) -> None:
+    open_to_all = settings_for(writers_database, tmp_path, WALDEN_MEDIA_UNAUTHENTICATED="on")
+    async with serving(open_to_all) as lax:
+        alice = await lax.register()
+        early = await upload(alice, os.urandom(100))
+        late = await upload(Client(api, alice.user_id, alice.token), os.urandom(100))
+        assert {(await download(lax.anybody, one, base=OLD)).status_code for one in (early, late)} == {200}
+        assert (await download(lax.anybody, early)).status_code == 401
+    answer = await download(api.anybody, early, base=OLD)
+    assert answer.status_code == 200 and answer.headers["cache-control"].startswith("public")
+    assert (await download(api.anybody, late, base=OLD)).status_code == 404
+
+
+async def test_what_is_in_quarantine_is_not_found(api: Api) -> None:
+    alice = await api.register()
+    content = os.urandom(100)
+    media_id = await upload(alice, content)
+    async with api.process.pool.connection() as connection:
+        await connection.execute("update media.uploads set quarantined_at = now() where media_id = %s", [media_id])
+    for one in (media_id, await upload(alice, content)):
+        answer = await download(alice, one)
+        assert (answer.status_code, answer.json()["errcode"]) == (404, "M_NOT_FOUND")
+
+
+class Talk:
+    """A request whose client goes away when it is told to."""
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+
+    async def _receive(self) -> dict[str, Any]:
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+
+async def test_a_download_ends_when_its_client_goes_away() -> None:
+    talk, sent = Talk(), []
+
+    async def content() -> Any:
+        for number in range(100):
+            yield bytes([number])
+
+    async for one in resources.Sending().parts(talk, content()):  # type: ignore[arg-type]
+        sent.append(one)
+        if len(sent) == 3:
+            talk.left.set()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+    assert len(sent) == 3
+
+
+async def test_a_client_that_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "STALLED_SECONDS", 0.05)
+
+    async def content() -> Any:
+        yield b"x"
+
+    async def take_nothing() -> None:
+        async for _ in resources.Sending().parts(Talk(), content()):  # type: ignore[arg-type]
+            await asyncio.Event().wait()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(asyncio.create_task(take_nothing()), 30)
