@@ -122,6 +122,8 @@ class Current:
             self._stirred[nid] = output
         if output.annotation is not None and (members := output.notes.get("members")) is not None:
             for user_id, new, old in members:
+                if old == "j" and new != "j":
+                    self._stop_typing(nid, user_id, output.position)
                 if (new == "j") != (old == "j"):
                     for other in self.users.joined(nid):
                         other.add_list(user_id, output.shard, output.position, parted=new != "j")
@@ -283,6 +285,12 @@ class Current:
         else:
             room.typing.until.pop(notice["user_id"], None)
 
+    def _stop_typing(self, nid: int, user_id: str, position: int) -> None:
+        """Who leaves types no more."""
+        room = self.rooms.get(nid)
+        if room is not None and room.typing is not None and room.typing.until.pop(user_id, None) is not None:
+            room.typing.changed = position
+
     def _expire_at(self, nid: int, until: int) -> None:
         seconds = min(max(0.0, until / 1000 - time()), 600.0) + 0.01
         asyncio.get_running_loop().call_later(seconds, self._expire_typing, nid)
@@ -297,15 +305,12 @@ class Current:
                 for until in room.typing.until.values():
                     self._expire_at(room.nid, until)
 
-    def recall_typing(self, rows: Iterable[tuple[int, int, int, str]], upto: Sequence[int]) -> None:
-        """Takes notices from before these caches began, as of positions by shard: (shard, position, room number, annotation).
+    def recall_typing(self, notices: Iterable[tuple[int, int, int, dict[str, Any]]], upto: Sequence[int]) -> None:
+        """Takes notices from before these caches began, as of positions by shard: (shard, position, room number, notice).
 
         Who was told by another process that somebody types has to be told by this one when they stop.
         """
-        for shard, position, nid, annotation in rows:
-            notice = orjson.loads(annotation).get("typing")
-            if not isinstance(notice, dict):
-                continue
+        for shard, position, nid, notice in notices:
             known = self.rooms.get(nid)
             if known is not None and known.typing is not None and known.typing.changed > upto[shard]:
                 continue  # The feed has brought a later one.

@@ -98,7 +98,17 @@ class SyncService:
         """Finds out who types already."""
         now = list(self.feed.positions)
         current = self.current
-        current.recall_typing(await self.rows("typing", now=now, most=MOST_TYPING), now)
+        rows = await self.rows("typing", now=now, most=MOST_TYPING)
+        found = [
+            (shard, position, nid, orjson.loads(annotation)["typing"]) for shard, position, nid, annotation in rows
+        ]
+        if not found:
+            return
+        who = {"rooms": [nid for _, _, nid, _ in found], "users": [notice["user_id"] for *_, notice in found]}
+        since = {(nid, user_id): joined_at for nid, user_id, joined_at in await self.rows("those_joined", **who)}
+        # Who has left since types no more.
+        notices = [one for one in found if since.get((one[2], one[3]["user_id"]), one[1]) < one[1]]
+        current.recall_typing(notices, now)
 
     def _begin(self) -> None:
         """Begins with empty caches, as of the positions that are now the feed's."""

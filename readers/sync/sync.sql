@@ -40,6 +40,12 @@ cross join lateral (
 ) n
 order by n.shard, n.position
 
+-- those_joined --
+-- Which of some users, each in a room, are joined to it, and since when.
+select distinct m.room, m.user_id, m.joined_at
+from unnest(%(rooms)s::bigint[], %(users)s::text[]) as x (room, user_id)
+join roomserver.memberships m on m.room = x.room and m.user_id = x.user_id and m.membership = 'j'
+
 -- filter --
 -- A client's stored filter.
 select definition from writer.filters where user_id = %(user_id)s and filter_id = %(filter_id)s

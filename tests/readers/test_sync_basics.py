@@ -212,12 +212,30 @@ async def test_account_data_of_both_kinds_is_told_once(here: World) -> None:
     assert fresh.rooms[room].account_data == client.rooms[room].account_data
 
 
+async def test_who_leaves_types_no_more(here: World) -> None:
+    room = await here.room(ALICE)
+    await here.join(room, BOB, CAROL)
+    client = Client(here.sync, ALICE)
+    await client.settle()
+    for typist in (BOB, CAROL):
+        await here.writer.typing(room, typist, True, 100_000)
+    while set(client.rooms[room].typing) != {BOB, CAROL}:
+        await client.sync(10)
+    await here.leave(room, BOB)
+    while client.rooms[room].typing != [CAROL]:
+        await client.sync(10)
+    async with sync_process(here.settings) as later:
+        newcomer = Client(later, ALICE, "NEW")
+        await newcomer.sync()
+        assert newcomer.rooms[room].typing == [CAROL]
+
+
 async def test_typing_is_told_when_it_begins_and_when_it_runs_out(here: World) -> None:
     room = await here.room(ALICE)
     await here.join(room, BOB)
     client = Client(here.sync, ALICE)
     await client.settle()
-    await here.writer.typing(room, BOB, True, 300)
+    await here.writer.typing(room, BOB, True, 2_000)
     await client.sync(5)
     assert client.room(room)["ephemeral"]["events"] == [{"type": "m.typing", "content": {"user_ids": [BOB]}}]
     await client.sync(5)
