@@ -41,6 +41,8 @@ async def device_lists(pool: Pool, user: User, since: Positions, changes: Iterab
     gone = {c.nid for c in changes if c.old == "j" and c.new != "j"}
     if any(map(lt, since, user.lists_since)):
         return await changes_from_tables(pool, user.user_id, since, joined, gone)
+    if not (joined or gone or any(map(lt, since, user.lists_last))):
+        return NOTHING
     changed = {other for other, (shard, position) in user.lists.items() if position > since[shard]}
     parted = {other for other, (shard, position) in user.partings.items() if position > since[shard]}
     if not (joined or gone or parted):

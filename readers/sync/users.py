@@ -89,6 +89,7 @@ class User:
         "invites",
         "last",
         "lists",
+        "lists_last",
         "lists_since",
         "loaded",
         "nudged_at",
@@ -122,6 +123,8 @@ class User:
         self.partings: dict[str, tuple[int, int]] = {}
         """The same of those who left a room that this user is in."""
         self.lists_since = list(positions)
+        self.lists_last = list(positions)
+        """Per shard: the position of the last of either."""
         self.stocks: dict[str, bytes] | None = None
         """By device, NUL-safe, the members of a response that say which keys are left; None: to be counted."""
         self.stock_changed: dict[str, tuple[int, int]] = {}
@@ -169,6 +172,7 @@ class User:
 
     def add_list(self, other: str, shard: int, position: int, *, parted: bool = False) -> None:
         """Notes that a user's devices changed, or who shares a room with this one, and lets the longest unchanged go."""
+        self.lists_last[shard] = max(self.lists_last[shard], position)
         noted = self.partings if parted else self.lists
         noted.pop(other, None)
         noted[other] = (shard, position)
