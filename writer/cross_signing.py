@@ -11,6 +11,7 @@ from typing import Any, Final
 from falcon.asgi import Request, Response
 
 from matrix.errors import MatrixError, forbidden, invalid_param, not_found, too_large
+from matrix.identifiers import is_user_id
 from matrix.signatures import signed_by, verify_json_signature
 from matrix.unpadded_base64 import decode
 from writer.authentication import PasswordAuthentication
@@ -73,6 +74,8 @@ class CrossSigning:
     async def on_post_signatures(self, req: Request, resp: Response) -> None:
         """Stores signatures on devices and master keys; says which cannot be."""
         user_id, body = session_of(req).user_id, await read_body(req)
+        if not all(map(is_user_id, body)):
+            raise invalid_param("Signatures must be objects by user and key.")
         if sum(len(of_user) for of_user in body.values() if isinstance(of_user, dict)) > MOST_SIGNED:
             raise too_large(f"At most {MOST_SIGNED} objects can be signed at once.")
         failures: dict[str, dict[str, object]] = {}

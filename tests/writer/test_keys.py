@@ -332,6 +332,12 @@ async def everything(client: Client, since: str = "") -> list[Json]:
     return told
 
 
+@pytest.mark.parametrize("body", [{"\0": {}}, {"nobody": {}}, {"@a:test.example": 1}, {"@a\0:test.example": {}}])
+async def test_signatures_of_another_form_are_refused(api: Api, body: Json) -> None:
+    alice = await api.register()
+    assert (await alice.post("keys/signatures/upload", body)).refusal == (400, "M_INVALID_PARAM")
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
