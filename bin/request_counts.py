@@ -35,7 +35,7 @@ CLASSES: Final[dict[str, frozenset[str]]] = {
     "moderation": frozenset({"suspend", "lock", "whois", "send_server_notice"}),
     "third_parties": frozenset({"thirdparty", "openid", "turnServer"}),
     "directory": frozenset({"directory", "publicRooms", "aliases"}),
-    "keys": frozenset({"keys", "room_keys", "sendToDevice"}),
+    "keys": frozenset({"keys", "room_keys", "sendToDevice", "dehydrated_device"}),
     "media": frozenset({"media", "upload", "download", "thumbnail"}),
     "discovery": frozenset({"versions", ".well-known", "capabilities"}),
 }
