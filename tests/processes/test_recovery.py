@@ -11,6 +11,7 @@ import random
 import shutil
 import sys
 import time
+from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -311,8 +312,12 @@ async def _recover(server: WholeServer, chance: random.Random, took: Figures) ->
     assert server.rows("select epoch from eventlog.epochs order by ordinal") == before
     with server.log.open("ab") as log:
         command = [sys.executable, "-m", "bin.command", "recover"]
-        process = await asyncio.create_subprocess_exec(*command, env=server.environ, stdout=log, stderr=log)
-        await asyncio.sleep(chance.uniform(0.8, 2.5))
+        process = await asyncio.create_subprocess_exec(*command, env=server.environ, stdout=PIPE, stderr=log)
+        assert process.stdout is not None
+        # It says a sentence for all that it has done: after any of them.
+        async with asyncio.timeout(RECOVERY_SECONDS):
+            for _ in range(chance.randint(3, 12)):
+                log.write(await process.stdout.readline())
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         took.killed_midway += await process.wait() != 0
