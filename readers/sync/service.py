@@ -45,6 +45,8 @@ MOST_WAITERS: Final = 50_000
 """Long polls held at once; more are answered as if their time were up."""
 CATCH_UP_SECONDS: Final = 10.0
 """How long a token that another process gave out may be ahead of this one."""
+LAG_SECONDS: Final = 1.0
+"""How long who does not want to wait waits for what is committed already."""
 MOST_FILTERS: Final = 10_000
 MOST_TYPING: Final = 1_000
 """Notices of typing from before this process began that it looks at, of each shard."""
@@ -283,11 +285,12 @@ class SyncService:
         return ended
 
     async def _place(self, request: SyncRequest, session: Session) -> Place:
+        # What was acknowledged here before the request is in the answer, wherever it is read; who waits is told when it is there.
         if not request.since:
-            # What the client has done before is in the answer, wherever it is read.
-            if self._head is not self._primary_head:
-                await self._reach(tuple(self._primary_head.positions))
+            await self._reach(tuple(self._primary_head.positions))
             return Place(None)
+        if request.timeout <= 0 and self.feed.positions != self._head.positions:
+            await self.current.reach(tuple(self._head.positions), LAG_SECONDS)
         if request.since == self._token:
             return Place(tuple(self.feed.positions))
         token = parse_token(request.since, len(self.feed.positions))

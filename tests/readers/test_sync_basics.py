@@ -127,6 +127,25 @@ async def test_a_rejected_invite_is_told_as_a_left_room_with_the_full_state_too(
     assert "leave" not in client.last.get("rooms", {})
 
 
+async def test_who_does_not_wait_is_told_of_all_that_was_acknowledged_before(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await here.room(ALICE)
+    client = Client(here.sync, ALICE)
+    await client.settle()
+    # The stream comes late: nothing is applied before it is time.
+    monkeypatch.setattr(here.sync.feed, "_busy", True)
+    sent = await here.say(room, ALICE, "said")
+    syncing = asyncio.create_task(client.sync(0)), asyncio.create_task(Client(here.sync, ALICE).sync(0))
+    await asyncio.sleep(0.05)
+    assert not any(one.done() for one in syncing)
+    monkeypatch.undo()
+    here.sync.feed.release()
+    for answer in await asyncio.gather(*syncing):
+        events = answer["rooms"]["join"][room]["timeline"]["events"]
+        assert events[-1]["event_id"] == sent.event_id
+
+
 async def test_a_timeline_limited_to_nothing_tells_the_state_alone(here: World) -> None:
     room = await here.room(ALICE, name="Garden")
     await here.say(room, ALICE, "before")
