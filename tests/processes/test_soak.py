@@ -243,6 +243,7 @@ async def test_an_hours_traffic_leaves_every_table_within_its_bound(
         monkeypatch.setattr(maintenance, "DAYS", dict.fromkeys(maintenance.DAYS, 0))
         async with await AsyncConnection.connect(server.settings.dsn("maintenance"), autocommit=True) as connection:
             await maintenance._remove_expired(connection)
+            await maintenance._count_activity(connection)
             await go_round(connection, server.settings.retention)
         async with await AsyncConnection.connect(server.settings.dsn("reader"), autocommit=True) as connection:
             await connection.execute(PUSHES["sweep"], {"most": MOST_WAITING})
