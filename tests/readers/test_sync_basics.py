@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 from sync_world import Client, World, caught_up, settings_of, sync_process, user, world
@@ -134,13 +135,19 @@ async def test_who_does_not_wait_is_told_of_all_that_was_acknowledged_before(
     client = Client(here.sync, ALICE)
     await client.settle()
     # The stream comes late: nothing is applied before it is time.
-    monkeypatch.setattr(here.sync.feed, "_busy", True)
+    feed, head = here.sync.feed, here.sync.feed._head
+    moved = asyncio.Event()
+    monkeypatch.setattr(head, "_watchers", [moved.set])
+    monkeypatch.setattr(feed, "release", lambda: None)
+    monkeypatch.setattr(feed, "_fill_shard", AsyncMock(return_value=0.0))
     sent = await here.say(room, ALICE, "said")
+    await moved.wait()  # the writer has a head of its own here
     syncing = asyncio.create_task(client.sync(0)), asyncio.create_task(Client(here.sync, ALICE).sync(0))
     await asyncio.sleep(0.05)
+    assert feed.positions != head.positions
     assert not any(one.done() for one in syncing)
     monkeypatch.undo()
-    here.sync.feed.release()
+    feed.release()
     for answer in await asyncio.gather(*syncing):
         events = answer["rooms"]["join"][room]["timeline"]["events"]
         assert events[-1]["event_id"] == sent.event_id
