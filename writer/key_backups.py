@@ -8,7 +8,7 @@ believes of a version that was lost is not taken for what came later. Source: cl
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -20,7 +20,7 @@ from eventlog.queries import Queries
 from eventlog.safe_text import safe, unsafe
 from matrix.errors import MatrixError, bad_json, invalid_param, missing_param, not_found, too_large
 from matrix.identifiers import fits, is_room_id
-from writer.requests import Body, check_room_id, read_body, required_text, session_of, text
+from writer.requests import Body, check_room_id, json_object, read_body, required_text, session_of, text
 
 SQL = Queries("writer", "key_backups.sql")
 
@@ -122,7 +122,7 @@ class BackedUpKeys:
 
     async def on_put(self, req: Request, resp: Response) -> None:
         """Adds keys of several rooms."""
-        rooms = _members(await read_body(req), "rooms")
+        rooms = _required(await read_body(req), "rooms")
         keys: list[Key] = []
         for room_id, room in rooms.items():
             keys += _keys_of_room(room_id, room)
@@ -311,34 +311,27 @@ def _algorithm(body: Body) -> str:
 
 
 def _auth_data(body: Body) -> str:
-    if body.get("auth_data") is None:
-        raise missing_param("auth_data is missing.")
-    return _json_object(body, "auth_data", MOST_AUTH_DATA_BYTES)
+    return _text_of(body, "auth_data", MOST_AUTH_DATA_BYTES)
 
 
-def _json_object(body: Body, name: str, most: int) -> str:
-    value = body.get(name)
-    if not isinstance(value, dict):
-        raise bad_json(f"{name} must be an object.")
-    rendered = orjson.dumps(value)
+def _text_of(body: Body, name: str, most: int) -> str:
+    rendered = orjson.dumps(_required(body, name))
     if len(rendered) > most:
         raise too_large(f"{name} may have {most} bytes.")
     return rendered.decode()
 
 
-def _members(body: Mapping[str, Any], name: str) -> Body:
-    value = body.get(name)
+def _required(body: Body, name: str) -> Body:
+    value = json_object(body, name)
     if value is None:
         raise missing_param(f"{name} is missing.")
-    if not isinstance(value, dict):
-        raise bad_json(f"{name} must be an object.")
     return value
 
 
 def _keys_of_room(room_id: str, room: Any) -> list[Key]:
     if not isinstance(room, dict):
         raise bad_json("A room must be an object.")
-    return [_key(room_id, session_id, key) for session_id, key in _members(room, "sessions").items()]
+    return [_key(room_id, session_id, key) for session_id, key in _required(room, "sessions").items()]
 
 
 def _key(room_id: str, session_id: str, key: Any) -> Key:
@@ -361,6 +354,4 @@ def _key(room_id: str, session_id: str, key: Any) -> Key:
         raise missing_param("is_verified is missing.")
     if not isinstance(is_verified, bool):
         raise bad_json("is_verified must be a boolean.")
-    if key.get("session_data") is None:
-        raise missing_param("session_data is missing.")
-    return room_id, session_id, is_verified, *numbers, _json_object(key, "session_data", MOST_SESSION_DATA_BYTES)  # type: ignore[return-value]
+    return room_id, session_id, is_verified, *numbers, _text_of(key, "session_data", MOST_SESSION_DATA_BYTES)  # type: ignore[return-value]
