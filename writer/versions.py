@@ -60,15 +60,13 @@ ADDED: Final[dict[str, tuple[Route, ...]]] = {
 """What each version added for rooms, people, accounts, encryption and media."""
 
 FEATURES: Final[dict[str, Route]] = {
-    # In the specification by now; clients that do not look at versions look for these.
+    # In the specification by now, under the names that these flags promise; clients that do not look at versions look for them.
     "org.matrix.e2e_cross_signing": ("POST", _V3 + "/keys/device_signing/upload"),
     "org.matrix.msc2285.stable": ("POST", _ROOM + "/receipt/{receipt_type}/{event_id}"),
     "org.matrix.msc3771": ("POST", _ROOM + "/receipt/{receipt_type}/{event_id}"),
-    "org.matrix.msc3773": ("GET", _V3 + "/sync"),
     "org.matrix.msc3440.stable": ("GET", _V1 + "/rooms/{room_id}/threads"),
     "org.matrix.msc3827.stable": ("POST", _V3 + "/publicRooms"),
     "org.matrix.msc3916.stable": ("GET", _V1 + "/media/config"),
-    "org.matrix.msc3981": ("GET", _V1 + "/rooms/{room_id}/relations/{event_id}"),
     "uk.half-shot.msc2666.query_mutual_rooms.stable": ("GET", _V1 + "/mutual_rooms"),
     "uk.tcpip.msc4133.stable": ("PUT", _V3 + "/profile/{user_id}/{field}"),
     # Not in the specification yet.
