@@ -82,9 +82,7 @@ class Polls(Protocol):
 
 def add_routes(app: App[Any, Any], service: SyncService, polls: Polls | None = None) -> None:
     """Mounts the reader's endpoints."""
-    resource = SyncResource(service, polls)
-    for version in ("v3", "r0"):
-        app.add_route(f"/_matrix/client/{version}/sync", resource)
+    app.add_route("/_matrix/client/v3/sync", SyncResource(service, polls))
     app.add_route("/_matrix/client/v3/keys/changes", KeyChangesResource(service))
 
 
