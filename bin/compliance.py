@@ -16,7 +16,8 @@ import click
 
 from bin.outcome import USAGE, fail
 
-COMMITTED = Path(__file__).resolve().parent.parent / "tests" / "compliance" / "csapi.json"
+COMMITTED = Path(__file__).resolve().parent.parent / "tests" / "compliance"
+"""The folder with a file for each package."""
 OUTCOMES = ("pass", "fail", "skip")
 
 
@@ -112,7 +113,7 @@ def counted(outcomes: dict[str, str]) -> str:
 @click.option(
     "--committed",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The result to compare with.  [default: tests/compliance/csapi.json]",
+    help="The result to compare with.  [default: tests/compliance/PACKAGE.json]",
 )
 @click.option("--record", is_flag=True, help="If nothing broke, write what this run has passed into it.")
 def main(file: str, package: str, committed: Path | None, record: bool) -> None:
@@ -121,7 +122,7 @@ def main(file: str, package: str, committed: Path | None, record: bool) -> None:
     FILE is what `go test -json` printed, or - for standard input. Exit code 1 when a test that once passed fails or was not
     run. docs/compliance.md says how the tests are run, and why some do not pass.
     """
-    committed = committed or COMMITTED
+    committed = committed or COMMITTED / f"{package}.json"
     known: dict[str, str] = json.loads(committed.read_text(encoding="utf-8")) if committed.exists() else {}
     try:
         with click.open_file(file, encoding="utf-8", errors="replace") as lines:
