@@ -39,6 +39,7 @@ class OutsideTheSpecification(AssertionError):
 class Operation:
     """One method of one path, with the address of the schema of each status that has one."""
 
+    area: str
     method: str
     template: str
     pattern: re.Pattern[str]
@@ -75,7 +76,7 @@ class Specification:
                             responses = methods[method]["responses"]
                             schemas = {status: _schema(place, status, said, path) for status, said in responses.items()}
                             full = base + template
-                            yield Operation(method.upper(), full, _pattern(full), schemas)
+                            yield Operation(area, method.upper(), full, _pattern(full), schemas)
 
     def operation(self, method: str, path: str) -> Operation | None:
         """The operation that a request is one of."""
