@@ -1,8 +1,6 @@
-// One matrix-js-sdk client, driven over standard input and output: a JSON object per line, {id, op, ...arguments} in,
-// {id, result} or {id, error} out. Everything that the library prints goes to standard error.
-import readline from "node:readline";
+// One matrix-js-sdk client, driven over standard input and output (operations.mjs).
+import { serve } from "./operations.mjs";
 
-for (const name of ["log", "info", "debug", "trace"]) console[name] = (...words) => console.error(...words);
 const sdk = await import("matrix-js-sdk");
 
 let client;
@@ -214,11 +212,5 @@ const operations = {
     },
 };
 
-for await (const line of readline.createInterface({ input: process.stdin })) {
-    const { id, op, ...rest } = JSON.parse(line);
-    operations[op](rest).then(
-        (result) => process.stdout.write(JSON.stringify({ id, result: result ?? null }) + "\n"),
-        (error) => process.stdout.write(JSON.stringify({ id, error: String(error?.stack ?? error) }) + "\n"),
-    );
-}
+await serve(operations);
 process.exit(0);

@@ -1,4 +1,5 @@
-"""A matrix-js-sdk client in a process of its own (js_person.mjs), asked to do things and looked at from Python.
+"""A matrix-js-sdk client in a process of its own (js_person.mjs, or in a browser, browser_person.mjs), asked to do things and
+looked at from Python.
 
 Invariant: an operation that fails in JavaScript fails here, with its stack; nothing waits for ever.
 """
@@ -16,11 +17,13 @@ from typing import Any, Self
 from node_environment import installed, node
 
 LINE = 1 << 24
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 class JsPerson:
     """The process, from enter to exit."""
+
+    script = "js_person.mjs"
 
     def __init__(self, log: Path) -> None:
         self.user_id = ""
@@ -31,7 +34,7 @@ class JsPerson:
         self._reader: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        script = await asyncio.to_thread(installed, "js_person.mjs")
+        script = await asyncio.to_thread(installed, self.script)
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(str(node()), str(script)),
@@ -56,7 +59,7 @@ class JsPerson:
         await self._reader
 
     async def do(self, op: str, **arguments: Any) -> Any:
-        """One operation of js_person.mjs; its result."""
+        """One operation of the script; its result."""
         assert self._process is not None and self._process.stdin is not None
         number = next(self._numbers)
         self._waiting[number] = future = asyncio.get_running_loop().create_future()
@@ -87,3 +90,9 @@ class JsPerson:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(AssertionError(f"node is gone:\n{self._log.read_text()[-3000:]}"))
+
+
+class BrowserPerson(JsPerson):
+    """The same library in headless Chromium, behind a page with forms; `look` tells what the page shows."""
+
+    script = "browser_person.mjs"

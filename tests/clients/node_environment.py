@@ -16,6 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE.parent.parent / "build" / "clients"
 FILES = ("package.json", "package-lock.json")
+SCRIPTS = ("*.mjs", "*.html")
 INSTALL_SECONDS = 300
 
 
@@ -28,7 +29,7 @@ def node() -> Path:
 
 
 def installed(script: str) -> Path:
-    """A script of this folder, where node finds the packages it imports. Raises CalledProcessError."""
+    """A script of this folder, where node finds the packages and the other scripts it imports. Raises RuntimeError."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -52,5 +53,14 @@ def installed(script: str) -> Path:
                 raise RuntimeError(f"npm ci failed:\n{done.stdout}{done.stderr}")
             stamp.write_text(wanted)
         # Beside node_modules, for that is where imports are looked up.
-        shutil.copy(HERE / script, FOLDER / script)
+        for pattern in SCRIPTS:
+            for path in HERE.glob(pattern):
+                _replace(path)
     return FOLDER / script
+
+
+def _replace(path: Path) -> None:
+    """Copy in one step: another test's node may be reading the file."""
+    new = FOLDER / f"{path.name}.new"
+    shutil.copy(path, new)
+    new.replace(FOLDER / path.name)
