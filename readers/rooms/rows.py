@@ -21,7 +21,7 @@ from readers.sync.event_bytes import client_event, members_of, unsigned_members
 
 SQL: Final = Queries("readers.rooms", "rooms.sql")
 
-MOST_BYTES: Final = 12 << 20
+MOST_BYTES: Final = 8 << 20
 """Rendered bytes kept per process."""
 
 Key = tuple[str, int, str | None, bool, bool]

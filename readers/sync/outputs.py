@@ -1,6 +1,6 @@
 """An output with its entry: what the sync reader keeps of the log, and the client bytes made of it.
 
-Invariant: an output's members are rendered at most once in this process, and anew only when a redaction takes effect.
+Invariant: the form that all who are joined get is built at most once in this process, and anew only when a redaction takes effect.
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ class Output:
 
     __slots__ = (
         "_joined",
-        "_members",
         "_notes",
         "_unsigned",
         "annotation",
@@ -111,7 +110,6 @@ class Output:
         """Whether the state event it replaced has been redacted: what is noted of that content is not told then."""
         self.unchecked = False
         """Whether it may have replaced an event that was redacted before, so that this has to be looked up."""
-        self._members: bytes | None = None
         self._unsigned: bytes | None = None
         self._joined: bytes | None = None
         self._notes: dict[str, Any] | None = None
@@ -137,7 +135,7 @@ class Output:
     @property
     def size(self) -> int:
         """Bytes it keeps in memory, about: the log's and the rendered form's, and the object."""
-        return 2 * len(self.json) + len(self.annotation or b"") + 700
+        return 2 * len(self.json) + len(self.annotation or b"") + 1_100
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -149,13 +147,13 @@ class Output:
     def redact(self, because: bytes, version: RoomVersion) -> None:
         """A redaction has taken effect: what was rendered before is wrong now."""
         self.redaction = (because, version)
-        self._members = self._unsigned = self._joined = None
+        self._unsigned = self._joined = None
 
     def withheld(self, version: RoomVersion) -> Output:
         """The event as somebody gets it who was not there, once its sender has asked to be forgotten."""
         other = copy(self)
         other.redaction = (b"", version)
-        other._members, other._unsigned, other._joined = members_of(self.json, self.event_id, version), b"", None
+        other._unsigned, other._joined = b"", None
         return other
 
     def redact_replaced(self) -> None:
@@ -165,11 +163,8 @@ class Output:
 
     @property
     def members(self) -> bytes:
-        """The members of the client form, see `readers.rendering.members_of`."""
-        if self._members is None:
-            version = None if self.redaction is None else self.redaction[1]
-            self._members = members_of(self.json, self.event_id, version)
-        return self._members
+        """The members of the client form, see `event_bytes.members_of`: not kept, for they are a slice of what is."""
+        return members_of(self.json, self.event_id, None if self.redaction is None else self.redaction[1])
 
     @property
     def unsigned(self) -> bytes:
