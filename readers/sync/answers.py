@@ -123,7 +123,7 @@ class Answers:
 
     async def count_stocks(self, user: User) -> dict[str, bytes]:
         """Counts the keys that a user's devices have left; `User.stocks` has them unless they have changed meanwhile."""
-        changed = dict(user.stock_changed)
+        changes = user.stock_changes
         rows = await read(self._primary, partial(_stock_rows, user.user_id))
         found: dict[str, tuple[dict[str, int], list[str]]] = {}
         for device_id, algorithm, count, fallback in rows:
@@ -133,7 +133,7 @@ class Answers:
             else:
                 counts[unsafe(algorithm)] = count
         stocks = {device_id: response.stock_members(*stock) for device_id, stock in found.items()}
-        if user.stock_changed == changed:
+        if user.stock_changes == changes:
             user.stocks = stocks
         return stocks
 

@@ -223,7 +223,7 @@ class Current:
         elif output.type == "key_stock":
             for user_id, device_ids in orjson.loads(output.json)["devices"].items():
                 if (user := self.users.get(user_id)) is not None:
-                    user.stocks = None
+                    user.forget_stocks()
                     user.stock_changed.update(dict.fromkeys(device_ids, (output.shard, output.position)))
                     self._concern(user, output)
         elif output.type == "forget" and output.room is not None:
@@ -251,7 +251,9 @@ class Current:
                 if key["usage"] == "signed":
                     user.add_list(key["id"], output.shard, output.position)
                 elif key["usage"] == "device" and key["key"] is None:
+                    # Another device by that name has none of this one's keys.
                     user.stock_changed.pop(key["id"], None)
+                    user.forget_stocks()
             self._concern(user, output)
         for nid in output.notes.get("rooms", ()):
             for other in self.users.joined(nid):

@@ -35,31 +35,43 @@ class DeviceLists:
 NOTHING = DeviceLists()
 
 
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Rooms that a user came to, and those they left, with the last change by which they did."""
+
+    joined: frozenset[int]
+    left: dict[int, Change]
+
+    @classmethod
+    def among(cls, changes: Iterable[Change]) -> Moves:
+        """Those among changes of the user's memberships, in order."""
+        changes = list(changes)
+        joined = frozenset(c.nid for c in changes if c.new == "j" and c.old != "j")
+        return cls(joined, {c.nid: c for c in changes if c.old == "j" and c.new != "j"})
+
+
 async def device_lists(pool: Pool, user: User, since: Positions, changes: Iterable[Change]) -> DeviceLists:
     """What changed after positions, with the user's own membership changes after them. Asks nothing when nobody came or went."""
-    joined = {c.nid for c in changes if c.new == "j" and c.old != "j"}
-    gone = {c.nid for c in changes if c.old == "j" and c.new != "j"}
+    moves = Moves.among(changes)
     if any(map(lt, since, user.lists_since)):
-        return await changes_from_tables(pool, user.user_id, since, joined, gone)
-    if not (joined or gone or any(map(lt, since, user.lists_last))):
+        return await changes_from_tables(pool, user.user_id, since, moves)
+    if not (moves.joined or moves.left or any(map(lt, since, user.lists_last))):
         return NOTHING
     changed = {other for other, (shard, position) in user.lists.items() if position > since[shard]}
     parted = {other for other, (shard, position) in user.partings.items() if position > since[shard]}
-    if not (joined or gone or parted):
+    if not (moves.joined or moves.left or parted):
         return DeviceLists(tuple(changed)) if changed else NOTHING
-    return await read(pool, lambda connection: _companions(connection, user.user_id, changed, parted, joined, gone))
+    return await read(pool, lambda connection: _companions(connection, user.user_id, since, changed, parted, moves))
 
 
-async def changes_from_tables(
-    pool: Pool, user_id: str, since: Positions, joined: Iterable[int], gone: Iterable[int]
-) -> DeviceLists:
+async def changes_from_tables(pool: Pool, user_id: str, since: Positions, moves: Moves) -> DeviceLists:
     """The same without the caches."""
 
     async def changes(connection: AsyncConnection) -> DeviceLists:
         cursor = await connection.execute(SQL["list_changes"], {"user_id": user_id, "since": list(since)})
         rows = await cursor.fetchall()
         changed, parted = {row[0] for row in rows if not row[1]}, {row[0] for row in rows if row[1]}
-        return await _companions(connection, user_id, changed, parted, joined, gone)
+        return await _companions(connection, user_id, since, changed, parted, moves)
 
     return await read(pool, changes)
 
@@ -77,15 +89,18 @@ async def everybody(pool: Pool, user_id: str) -> DeviceLists:
 async def _companions(
     connection: AsyncConnection,
     user_id: str,
+    since: Positions,
     changed: set[str],
     parted: set[str],
-    joined: Iterable[int],
-    gone: Iterable[int],
+    moves: Moves,
 ) -> DeviceLists:
     parameters: dict[str, Any] = {
         "user_id": user_id,
-        "joined": list(joined),
-        "left": list(gone),
+        "joined": list(moves.joined),
+        "left": [c.nid for c in moves.left.values()],
+        # Who was there when the user left may have left as well by now, which nobody tells a user who is not there.
+        "left_at": [c.position for c in moves.left.values()],
+        "left_since": [since[c.shard] for c in moves.left.values()],
         "parted": list(parted),
     }
     rows = await (await connection.execute(SQL["companions"], parameters)).fetchall()

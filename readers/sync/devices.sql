@@ -55,7 +55,8 @@ union
 select c.user_id, c.membership <> 'j' from members c where c.user_id <> %(user_id)s and c.membership <> 'i' and c.membership <> 'k'
 
 -- companions --
--- Who is in rooms that a user has joined; and, marked, who shares none with the user any more, of some and of who is in rooms left.
+-- Who is in rooms that a user has joined; and, marked, who shares none with the user any more, of some and of who was in rooms that
+-- the user has left since positions, when the user did or after these.
 select m.user_id, false
 from roomserver.memberships m
 where m.room = any(%(joined)s) and m.membership = 'j' and m.user_id <> %(user_id)s
@@ -64,7 +65,14 @@ select a.user_id, true
 from (
     select p.user_id collate "C" as user_id from unnest(%(parted)s::text[]) as p (user_id)
     union
-    select m.user_id from roomserver.memberships m where m.room = any(%(left)s) and m.membership = 'j'
+    select m.user_id
+    from unnest(%(left)s::bigint[], %(left_at)s::bigint[]) as l (room, at)
+    join roomserver.memberships m on m.room = l.room and m.membership = 'j' and m.joined_at < l.at
+    union
+    select s.state_key
+    from unnest(%(left)s::bigint[], %(left_at)s::bigint[], %(left_since)s::bigint[]) as l (room, at, since)
+    join roomserver.state s on s.room = l.room and s.valid_to > l.since and s.valid_to < 9223372036854775807
+        and s.line = 0 and s.type = 'm.room.member' and s.membership = 'j' and s.valid_from < l.at
 ) a
 where a.user_id <> %(user_id)s and not exists (
     select from roomserver.memberships o

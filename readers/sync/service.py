@@ -29,7 +29,7 @@ from matrix.errors import MatrixError, not_found
 from readers.sync import metrics, response
 from readers.sync.answers import Answers
 from readers.sync.current import LEARNT, Current, Heard
-from readers.sync.device_lists import DeviceLists, changes_from_tables, everybody
+from readers.sync.device_lists import DeviceLists, Moves, changes_from_tables, everybody
 from readers.sync.feed import SQL, Feed
 from readers.sync.inbox import forget_received, has_arrived
 from readers.sync.outputs import Output
@@ -214,10 +214,8 @@ class SyncService:
             return await everybody(self._pool, user_id)
         now = tuple(self.feed.positions)
         rows = await self.rows("membership_changes", user_id=user_id, since=list(place.positions), now=list(now))
-        changes = [Change(*row) for row in rows]
-        joined = {c.nid for c in changes if c.new == "j" and c.old != "j"}
-        gone = {c.nid for c in changes if c.old == "j" and c.new != "j"}
-        return await changes_from_tables(self._pool, user_id, place.positions, joined, gone)
+        moves = Moves.among(Change(*row) for row in rows)
+        return await changes_from_tables(self._pool, user_id, place.positions, moves)
 
     def _note_arrived(self, user: User, session: Session, device_id: str, place: Place) -> None:
         """The client has come back with a token: the messages before it have arrived."""

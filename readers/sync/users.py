@@ -97,6 +97,7 @@ class User:
         "presences",
         "rooms",
         "stock_changed",
+        "stock_changes",
         "stocks",
         "unread",
         "user_id",
@@ -129,6 +130,8 @@ class User:
         """By device, NUL-safe, the members of a response that say which keys are left; None: to be counted."""
         self.stock_changed: dict[str, tuple[int, int]] = {}
         """By device, shard and position of what last changed its stock."""
+        self.stock_changes = 0
+        """How often what `stocks` says has become old."""
         self.ignored: frozenset[str] = frozenset()
         self.invites = InvitePermission()
         self.invite_settings: dict[str, Any] = {}
@@ -179,6 +182,11 @@ class User:
         if len(noted) > MOST_LISTS:
             shard, position = noted.pop(next(iter(noted)))
             self.lists_since[shard] = max(self.lists_since[shard], position)
+
+    def forget_stocks(self) -> None:
+        """Lets keys be counted again, also those that are being counted now."""
+        self.stocks = None
+        self.stock_changes += 1
 
 
 class Users:
