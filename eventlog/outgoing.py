@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
+import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
@@ -70,6 +71,20 @@ class GuardedResolver(AbstractResolver):
     async def close(self) -> None:
         """Nothing is kept."""
         await self._inner.close()
+
+
+def guarded_session(guard: Guard, *, agent: str, at_once: int, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
+    """A session whose connections go where the guard lets them, and which carries nothing of ours: no cookies, no proxy.
+
+    Addresses are not resolved, so the resolver does not see them: `Guard.check_host` before each request, also a redirected one.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(resolver=GuardedResolver(guard), limit=at_once, use_dns_cache=False),
+        timeout=timeout,
+        headers={"user-agent": agent},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )
 
 
 def _parse(address: str) -> IPv4Address | IPv6Address | None:

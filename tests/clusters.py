@@ -28,7 +28,8 @@ from types import TracebackType
 from typing import Final, Self
 
 import psycopg
-from installations import free_port
+
+from bin.ports import free_port
 
 USER: Final = "postgres"
 PASSWORD: Final = "walden-tests-only"

@@ -11,10 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +21,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import psutil
+
+from bin.ports import free_port
 
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
@@ -152,13 +152,3 @@ class Installation:
             text = log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
             parts.append("\n".join([f"== {log.name}", *text]))
         return "\n".join(parts)
-
-
-def free_port() -> int:
-    """A TCP port that was free a moment ago, and that the kernel gives to no outgoing connection in the meantime."""
-    # Not of `random`: its seed is the same in every process of a run.
-    chance = random.SystemRandom()
-    while True:
-        with contextlib.suppress(OSError), socket.socket() as listener:
-            listener.bind(("127.0.0.1", chance.randrange(11_000, 32_000)))
-            return int(listener.getsockname()[1])

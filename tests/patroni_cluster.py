@@ -30,8 +30,9 @@ import psutil
 import psycopg
 import yaml
 from clusters import PASSWORD, USER, _give_away, binaries, unprivileged
-from installations import free_port
 from psycopg.conninfo import make_conninfo
+
+from bin.ports import free_port
 
 PATRONI: Final = ("patroni[etcd3]>=4.0", "psycopg[binary]>=3.3.2")
 ETCD: Final = "/usr/bin/etcd"

@@ -6,7 +6,6 @@ What a server cannot tell (memory of a server that somebody else runs, SQL witho
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -16,16 +15,9 @@ from bin.benchmark.account import Account
 from bin.benchmark.cluster import Cluster, Database
 from bin.benchmark.connection import ConnectionFailed, Origin, RequestCounts
 from bin.benchmark.processes import Group, Meter, memory
+from bin.ports import free_port
 
 REGISTRATIONS_IN_FLIGHT = 8
-
-
-def free_port() -> int:
-    """A port of loopback that nothing listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Server:

@@ -20,7 +20,8 @@ import orjson
 from bin.benchmark.cluster import Cluster, Database
 from bin.benchmark.connection import Origin
 from bin.benchmark.processes import Group
-from bin.benchmark.servers import Server, free_port
+from bin.benchmark.servers import Server
+from bin.ports import free_port
 
 VERSION = "1.163.2"
 INSTALL_SECONDS = 1200.0

@@ -23,7 +23,7 @@ from psycopg import AsyncConnection
 
 from eventlog.faults import Failure, Policy, Retries, judge
 from eventlog.metrics import Tallies
-from eventlog.outgoing import Guard, GuardedResolver
+from eventlog.outgoing import Guard, GuardedResolver, guarded_session
 from eventlog.queries import Queries
 from eventlog.safe_text import safe
 from readers.notifications.payload import Push
@@ -60,12 +60,8 @@ class Gateways:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=GuardedResolver(self._guard), limit=AT_ONCE, use_dns_cache=False),
-            timeout=aiohttp.ClientTimeout(total=MOST_SECONDS),
-            headers={"user-agent": "Walden"},
-            trust_env=False,
-        )
+        timeout = aiohttp.ClientTimeout(total=MOST_SECONDS)
+        self._session = guarded_session(self._guard, agent="Walden", at_once=AT_ONCE, timeout=timeout)
         return self
 
     async def __aexit__(

@@ -12,7 +12,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from installations import Installation, free_port
+from installations import Installation
+
+from bin.ports import free_port
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 

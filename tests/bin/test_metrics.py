@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from installations import free_port
 from people import Person, segment
 from whole_server import WholeServer
 
+from bin.ports import free_port
 from eventlog.metrics import SECONDS
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(300)]

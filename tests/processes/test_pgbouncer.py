@@ -13,11 +13,12 @@ import psycopg
 import pytest
 from clusters import PASSWORD, USER, Cluster, unprivileged
 from debian import missing
-from installations import free_port
 from people import Person, segment
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from whole_server import WholeServer
+
+from bin.ports import free_port
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -15,7 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from eventlog.outgoing import Forbidden, Guard, GuardedResolver
+from eventlog.outgoing import Forbidden, Guard, guarded_session
 
 MOST_SECONDS: Final = 30.0
 """For one page or picture, redirects and decoding included."""
@@ -23,6 +23,7 @@ MOST_REDIRECTS: Final = 5
 MOST_URL: Final = 2_000
 AT_ONCE: Final = 8
 PART_BYTES: Final = 65_536
+LANGUAGES: Final = {"accept-language": "en, *;q=0.5"}
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
 
 
@@ -60,15 +61,8 @@ class Pages:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=GuardedResolver(self._guard), limit=AT_ONCE, use_dns_cache=False, force_close=True
-            ),
-            timeout=aiohttp.ClientTimeout(total=None, connect=MOST_SECONDS, sock_read=MOST_SECONDS),
-            headers={"user-agent": "Walden (URL preview bot)", "accept-language": "en, *;q=0.5"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-        )
+        timeout = aiohttp.ClientTimeout(total=None, connect=MOST_SECONDS, sock_read=MOST_SECONDS)
+        self._session = guarded_session(self._guard, agent="Walden (URL preview bot)", at_once=AT_ONCE, timeout=timeout)
         return self
 
     async def __aexit__(
@@ -88,7 +82,7 @@ class Pages:
                         raise Forbidden("not a URL to follow")
                     # Addresses are not resolved, so the resolver does not see them.
                     self._guard.check_host(urlsplit(url).hostname or "")
-                    async with self._session.get(url, allow_redirects=False) as answer:
+                    async with self._session.get(url, headers=LANGUAGES, allow_redirects=False) as answer:
                         if answer.status in _REDIRECTS and "location" in answer.headers:
                             url = urljoin(url, answer.headers["location"])
                             continue
