@@ -2,10 +2,15 @@
 import { serve } from "./operations.mjs";
 
 const sdk = await import("matrix-js-sdk");
+const { VerificationPhase: Phase } = await import("matrix-js-sdk/lib/crypto-api/index.js");
 
 let client;
 let recoveryKey;
 const refusals = [];
+// The verification that this device asked for or was asked for last, and how it goes on.
+let verification;
+let comparison;
+let confirmed;
 const cryptoCallbacks = {
     getSecretStorageKey: async ({ keys }) => [Object.keys(keys)[0], recoveryKey],
     cacheSecretStorageKey: (_id, _info, key) => (recoveryKey = key),
@@ -30,6 +35,7 @@ const operations = {
             cryptoCallbacks,
         });
         if (encrypts) await client.initRustCrypto({ useIndexedDB: false });
+        client.on("crypto.verificationRequestReceived", (request) => (verification = request));
         client.on("sync", (state, _, data) => state === "ERROR" && refusals.push(String(data?.error)));
         // Detached: the timeline then has nothing but what the server has sent.
         await client.startClient({ initialSyncLimit: 100, pendingEventOrdering: "detached", pollTimeout: 10_000 });
@@ -150,6 +156,51 @@ const operations = {
         return { known: !!status, signed: status?.signedByOwner ?? false, verified: status?.crossSigningVerified ?? false };
     },
 
+    // Whether a user is verified, by what the server has told unasked.
+    async userTrust({ userId }) {
+        return (await client.getCrypto().getUserVerificationStatus(userId)).isCrossSigningVerified();
+    },
+
+    // Which private cross-signing keys this device has.
+    async privateKeys() {
+        return (await client.getCrypto().getCrossSigningStatus()).privateKeysCachedLocally;
+    },
+
+    // Ask somebody in a room, a device, or, without either, the user's own devices.
+    async ask({ userId, roomId, deviceId }) {
+        const crypto = client.getCrypto();
+        if (roomId) verification = await crypto.requestVerificationDM(userId, roomId);
+        else if (deviceId) verification = await crypto.requestDeviceVerification(userId, deviceId);
+        else verification = await crypto.requestOwnUserVerification();
+    },
+
+    // Who it is that asks, once somebody does, and say yes.
+    async accept() {
+        await changes(client, "crypto.verificationRequestReceived", () => verification?.phase === Phase.Requested);
+        await verification.accept();
+        return verification.otherUserId;
+    },
+
+    // The emoji that both sides show; the side that `starts` chooses the method.
+    async compare({ starts }) {
+        await changes(verification, "change", () => ended() || verification.phase >= Phase.Ready);
+        if (starts) await verification.startVerification("m.sas.v1");
+        await changes(verification, "change", () => ended() || verification.verifier);
+        if (ended()) throw new Error(`cancelled: ${verification.cancellationCode}`);
+        const { verifier } = verification;
+        const shown = new Promise((resolve) => verifier.once("show_sas", resolve));
+        confirmed = verifier.verify();
+        // Whoever waits for the emoji hears of a failure, too.
+        comparison = await Promise.race([shown, confirmed]);
+        return comparison.sas.emoji;
+    },
+
+    // They are the same.
+    async confirm() {
+        await comparison.confirm();
+        await confirmed;
+    },
+
     // An image as clients send one in an encrypted room: what is uploaded is a block of bytes of no type (client-server API,
     // "Sending encrypted attachments"). Its thumbnail beside it is uploaded as it is.
     async sendImage({ roomId, name, image, thumbnail, plain }) {
@@ -211,6 +262,21 @@ const operations = {
         await client.logout(true);
     },
 };
+
+const ended = () => [Phase.Cancelled, Phase.Done].includes(verification.phase);
+
+// Waits for an event of an emitter after which something holds.
+function changes(emitter, name, condition) {
+    return new Promise((resolve) => {
+        const look = () => {
+            if (!condition()) return;
+            emitter.off(name, look);
+            resolve();
+        };
+        emitter.on(name, look);
+        look();
+    });
+}
 
 await serve(operations);
 process.exit(0);

@@ -78,6 +78,17 @@ class JsPerson:
             await asyncio.sleep(0.05)
         raise AssertionError(f"never came: {json.dumps(seen, indent=1)}")
 
+    async def until_told(self, op: str, condition: Callable[[Any], bool], **arguments: Any) -> Any:
+        """Ask until the answer is as wanted; the answer. AssertionError with the last one."""
+        answer = None
+        end = asyncio.get_running_loop().time() + SECONDS
+        while asyncio.get_running_loop().time() < end:
+            answer = await self.do(op, **arguments)
+            if condition(answer):
+                return answer
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"{op} never came: {answer}")
+
     async def _read(self) -> None:
         assert self._process is not None and self._process.stdout is not None
         while line := await self._process.stdout.readline():
@@ -90,6 +101,11 @@ class JsPerson:
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(AssertionError(f"node is gone:\n{self._log.read_text()[-3000:]}"))
+
+
+def opened(seen: Any) -> set[str]:
+    """The texts, in a look at a room, that were encrypted and can be read."""
+    return {e["content"].get("body", "") for e in seen["timeline"] if e["encrypted"] and not e["sealed"]}
 
 
 class BrowserPerson(JsPerson):

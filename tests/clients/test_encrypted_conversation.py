@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from js_person import JsPerson
+from js_person import JsPerson, opened
 from nio import MegolmEvent, RoomMessageText
 from nio_person import NioPerson, good
 from whole_server import SERVER_NAME, WholeServer
@@ -86,14 +84,14 @@ async def test_matrix_js_sdk_and_nio_encrypt_and_a_second_device_is_verified_and
             await jay.until(room_id, lambda seen, number=number: f"from nia {number}" in opened(seen))
         said = {f"from {name} {number}" for name in ("jay", "nia") for number in range(3)}
         # Both outbound sessions are in the backup; then a device that was not there reads what was said before it came.
-        await eventually(jay, "backedUp", lambda count: count >= 2)
+        await jay.until_told("backedUp", lambda count: count >= 2)
         assert await second.do("login", **login) == jay_id
         assert await second.do("restore", key=key) >= 2
         await second.until(room_id, lambda seen: said <= opened(seen))
         device_id = await second.do("whoAmI")
-        await eventually(jay, "trust", lambda trust: trust["verified"], userId=jay_id, deviceId=device_id)
-        await eventually(
-            second, "trust", lambda trust: trust["verified"], userId=jay_id, deviceId=await jay.do("whoAmI")
+        await jay.until_told("trust", lambda trust: trust["verified"], userId=jay_id, deviceId=device_id)
+        await second.until_told(
+            "trust", lambda trust: trust["verified"], userId=jay_id, deviceId=await jay.do("whoAmI")
         )
         # And what is said from now on is for all three.
         await nia.until(lambda: len(list(nia.client.device_store.active_user_devices(jay_id))) == 2)
@@ -104,19 +102,3 @@ async def test_matrix_js_sdk_and_nio_encrypt_and_a_second_device_is_verified_and
         await nia.until(lambda: "from the second" in texts(nia, room_id))
         assert not sealed(nia, room_id)
         assert nia.refusals == []
-
-
-def opened(seen: Any) -> set[str]:
-    """What was encrypted and can be read."""
-    return {e["content"].get("body", "") for e in seen["timeline"] if e["encrypted"] and not e["sealed"]}
-
-
-async def eventually(person: JsPerson, op: str, condition: Callable[[Any], bool], **arguments: Any) -> None:
-    """Asks until the answer is as wanted."""
-    answer = None
-    for _ in range(600):
-        answer = await person.do(op, **arguments)
-        if condition(answer):
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"{op} never came: {answer}")
