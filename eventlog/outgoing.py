@@ -73,13 +73,18 @@ class GuardedResolver(AbstractResolver):
         await self._inner.close()
 
 
-def guarded_session(guard: Guard, *, agent: str, at_once: int, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
+def guarded_session(
+    guard: Guard, *, agent: str, at_once: int, timeout: aiohttp.ClientTimeout, reuse: bool
+) -> aiohttp.ClientSession:
     """A session whose connections go where the guard lets them, and which carries nothing of ours: no cookies, no proxy.
 
+    `reuse` is for servers that are asked again and again: their connections are kept for some seconds.
     Addresses are not resolved, so the resolver does not see them: `Guard.check_host` before each request, also a redirected one.
     """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(resolver=GuardedResolver(guard), limit=at_once, use_dns_cache=False),
+        connector=aiohttp.TCPConnector(
+            resolver=GuardedResolver(guard), limit=at_once, use_dns_cache=False, force_close=not reuse
+        ),
         timeout=timeout,
         headers={"user-agent": agent},
         cookie_jar=aiohttp.DummyCookieJar(),

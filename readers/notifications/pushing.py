@@ -61,7 +61,7 @@ class Gateways:
 
     async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=MOST_SECONDS)
-        self._session = guarded_session(self._guard, agent="Walden", at_once=AT_ONCE, timeout=timeout)
+        self._session = guarded_session(self._guard, agent="Walden", at_once=AT_ONCE, timeout=timeout, reuse=True)
         return self
 
     async def __aexit__(

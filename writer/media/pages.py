@@ -62,7 +62,9 @@ class Pages:
 
     async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=None, connect=MOST_SECONDS, sock_read=MOST_SECONDS)
-        self._session = guarded_session(self._guard, agent="Walden (URL preview bot)", at_once=AT_ONCE, timeout=timeout)
+        self._session = guarded_session(
+            self._guard, agent="Walden (URL preview bot)", at_once=AT_ONCE, timeout=timeout, reuse=False
+        )
         return self
 
     async def __aexit__(
