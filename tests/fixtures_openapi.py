@@ -26,6 +26,20 @@ def pytest_report_header() -> str:
     return f"specification: responses are held against the schemas of {len(found.operations)} operations"
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says of how many operations a success was checked, and with -v of which none was, though it has a schema."""
+    found = specification()
+    if found is None:
+        return
+    with_schema = {one.name for one in found.operations if one.area == "client-server" and one.schemas.get("200")}
+    terminalreporter.write_line(
+        f"specification: {len(with_schema & found.seen)} of {len(with_schema)} operations succeeded"
+    )
+    if terminalreporter.verbosity > 0:
+        for name in sorted(with_schema - found.seen):
+            terminalreporter.write_line(f"  never: {name}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def responses_are_held_against_the_specification() -> Iterator[None]:
     """Stands between the HTTP clients and whoever uses them."""

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlparse
 
 import yaml
-from jsonschema import Draft202012Validator, validators
+from jsonschema import Draft202012Validator, FormatChecker, validators
 from jsonschema.exceptions import best_match
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
@@ -26,6 +26,20 @@ AREAS = ("client-server", "server-server")
 METHODS = ("get", "post", "put", "delete", "patch")
 ALIASES = (("/_matrix/client/r0/", "/_matrix/client/v3/"), ("/_matrix/media/r0/", "/_matrix/media/v3/"))
 """Paths of old that are the same endpoints."""
+
+FORMATS = {
+    "mx-user-id": r"@[^:]+:.+",
+    "mx-room-id": r"![^:]+(:.+)?",
+    "mx-room-alias": r"#[^:]+:.+",
+    "mx-event-id": r"\$.+",
+    "mx-server-name": r"[A-Za-z0-9.:\[\]-]+",
+    "mx-mxc-uri": r"mxc://[A-Za-z0-9.:\[\]-]+/[A-Za-z0-9_-]+",
+    "mx-unpadded-base64": r"[A-Za-z0-9+/]*",
+    "mx-urlsafe-unpadded-base64": r"[A-Za-z0-9_-]*",
+    "uri": r"[A-Za-z][A-Za-z0-9+.-]*:.+",
+    "email": r"[^@]+@[^@]+",
+}
+"""What strings of the formats that the specification names look like."""
 
 # Where the specification offers several forms they overlap: an event asked for whole is also "the content", any object.
 Validator: Any = validators.extend(Draft202012Validator, {"oneOf": Draft202012Validator.VALIDATORS["anyOf"]})
@@ -113,8 +127,21 @@ class Specification:
 
     def _validator(self, address: str) -> Any:
         if address not in self._validators:
-            self._validators[address] = Validator({"$ref": address}, registry=self._registry)
+            schema = {"$ref": address}
+            self._validators[address] = Validator(schema, registry=self._registry, format_checker=_formats())
         return self._validators[address]
+
+
+@functools.cache
+def _formats() -> FormatChecker:
+    checker = FormatChecker(formats=())
+    for name, form in FORMATS.items():
+        checker.checks(name)(functools.partial(_has_form, re.compile(form)))
+    return checker
+
+
+def _has_form(form: re.Pattern[str], value: object) -> bool:
+    return not isinstance(value, str) or form.fullmatch(value) is not None
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The tests' own check of responses, on a specification of four operations; and that the real one is read, where it is at hand."""
+"""The tests' own check of responses, on a specification of five operations; and that the real one is read, where it is at hand."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ paths:
       responses:
         "200": {$ref: "#/components/responses/number"}
         "202": {description: nothing}
+  /owner:
+    get:
+      responses:
+        "200": {content: {application/json: {schema: {type: string, format: mx-user-id}}}}
 components:
   responses:
     number: {content: {application/json: {schema: {type: integer}}}}
@@ -41,7 +45,7 @@ V3 = "/_matrix/client/v3"
 
 
 @pytest.fixture(scope="module")
-def four(tmp_path_factory: pytest.TempPathFactory) -> Specification:
+def five(tmp_path_factory: pytest.TempPathFactory) -> Specification:
     checkout = tmp_path_factory.mktemp("spec")
     folder = checkout / "data" / "api" / "client-server"
     (folder / "definitions").mkdir(parents=True)
@@ -63,11 +67,12 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Specification:
         ("/things/special", 200, 5),
         ("/things/special", 202, {}),
         ("/things/other", 200, "text"),
+        ("/owner", 200, "@alice:walden.example"),
         ("/unknown", 200, "anything"),
     ],
 )
-def test_what_the_specification_says_is_let_through(four: Specification, path: str, status: int, body: Any) -> None:
-    assert four.complaint("GET", V3 + path, status, body) is None
+def test_what_the_specification_says_is_let_through(five: Specification, path: str, status: int, body: Any) -> None:
+    assert five.complaint("GET", V3 + path, status, body) is None
 
 
 @pytest.mark.parametrize(
@@ -81,18 +86,19 @@ def test_what_the_specification_says_is_let_through(four: Specification, path: s
         ("/rooms/!a/state/m.room.name/", 200, [], "the body"),
         ("/things/special", 200, "text", "the body"),
         ("/things/other", 200, 5, "the body"),
+        ("/owner", 200, "alice", "mx-user-id"),
     ],
 )
 def test_what_it_does_not_say_is_told_with_its_place(
-    four: Specification, path: str, status: int, body: Any, where: str
+    five: Specification, path: str, status: int, body: Any, where: str
 ) -> None:
-    complaint = four.complaint("GET", V3 + path, status, body)
+    complaint = five.complaint("GET", V3 + path, status, body)
     assert complaint is not None
     assert where in complaint
 
 
-def test_paths_of_old_are_the_same_endpoints(four: Specification) -> None:
-    assert four.complaint("GET", "/_matrix/client/r0/login", 200, {}) is not None
+def test_paths_of_old_are_the_same_endpoints(five: Specification) -> None:
+    assert five.complaint("GET", "/_matrix/client/r0/login", 200, {}) is not None
 
 
 def test_a_folder_that_is_no_checkout_is_not_taken_for_an_empty_specification(tmp_path: Path) -> None:
