@@ -80,11 +80,15 @@ def add(name: str, admin: bool, password_stdin: bool, make_password: bool) -> No
     """Make the account NAME. Asks for a password."""
 
     async def work(connection: AsyncConnection, found: Settings) -> None:
+        from matrix.errors import user_in_use
         from matrix.identifiers import check_local_user_id
         from writer.accounts import create_account
+        from writer.server_notices import notices_id
 
         localpart = user_id_of(name, found)[1:].partition(":")[0]
         user_id = check_local_user_id(localpart, found.server.name)
+        if user_id == notices_id(found):
+            raise user_in_use()
         chosen = _password(password_stdin, make_password)
         await create_account(connection, user_id, chosen, admin=admin)
         click.echo(f"made {user_id}" + (f" with the password {chosen}" if make_password else ""))

@@ -26,6 +26,7 @@ from writer.logins import Logins
 from writer.passwords import Passwords, check_password
 from writer.rate_limits import RateLimits
 from writer.requests import Body, boolean, read_body, required_text, short, text
+from writer.server_notices import notices_id
 from writer.threepids import add_threepid
 from writer.validations import EMAIL_STAGE, Validations
 
@@ -102,6 +103,7 @@ class Registration:
     ) -> None:
         self._guests = settings.registration.guests
         self._server_name = settings.server.name
+        self._reserved = notices_id(settings)
         self._pool = pool
         self._stages = stages
         self._interactive = interactive
@@ -205,6 +207,8 @@ class Registration:
         if username is None:
             username = "".join(secrets.choice(_LETTERS) for _ in range(12))
         user_id = check_local_user_id(lower_case(username), self._server_name)
+        if user_id == self._reserved:
+            raise user_in_use()
         async with self._pool.connection() as connection:
             if await find_account(connection, user_id) is not None:
                 raise user_in_use()

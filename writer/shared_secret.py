@@ -16,7 +16,7 @@ from falcon.asgi import Request, Response
 
 from eventlog.pools import Pool
 from eventlog.settings import Settings
-from matrix.errors import MatrixError, bad_json, forbidden, unknown
+from matrix.errors import MatrixError, bad_json, forbidden, unknown, user_in_use
 from matrix.identifiers import check_local_user_id, lower_case
 from writer.accounts import insert_account
 from writer.login import address_of
@@ -24,6 +24,7 @@ from writer.logins import Logins
 from writer.passwords import Passwords, check_password
 from writer.rate_limits import RateLimits
 from writer.requests import boolean, read_body, required_text, text
+from writer.server_notices import notices_id
 
 NONCE_SECONDS = 60
 
@@ -39,6 +40,7 @@ class SharedSecretRegistration:
         registration = settings.registration
         self._secret = "" if registration.mode == "off" else registration.shared_secret
         self._server_name = settings.server.name
+        self._reserved = notices_id(settings)
         self._pool = pool
         self._passwords = passwords
         self._logins = logins
@@ -69,6 +71,8 @@ class SharedSecretRegistration:
             self._limits.charge("registration", caller)
             raise forbidden("The MAC is not right.")
         user_id = check_local_user_id(lower_case(username), self._server_name)
+        if user_id == self._reserved:
+            raise user_in_use()
         hashed = await self._passwords.hash(password)
         async with self._pool.connection() as connection, connection.transaction():
             await insert_account(connection, user_id, hashed, admin=admin)

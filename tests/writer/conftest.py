@@ -9,11 +9,14 @@ import psycopg
 import pytest
 import pytest_asyncio
 from api_server import Api, serving, settings_for
+from click.testing import CliRunner, Result
+from commands import Run
 from fixtures_postgres import IDENTITY
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from pytest_postgresql.executors import NoopExecutor
 
+from bin.command import main
 from eventlog.provision import provision
 from eventlog.settings import Settings
 from roomserver.service import RoomServer
@@ -76,3 +79,19 @@ async def api(writers_settings: Settings) -> AsyncIterator[Api]:
         room_server.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await room_server
+
+
+@pytest.fixture
+def run(writers_database: str, writers_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a `walden` command in a thread of its own: it has an event loop of its own."""
+    for name, value in {
+        "WALDEN_DATA_DIR": str(writers_folder),
+        "WALDEN_DATABASE_DSN": writers_database,
+        "WALDEN_SERVER_NAME": "test.example",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    async def one(*arguments: str) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, main, arguments)
+
+    return one

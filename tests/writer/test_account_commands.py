@@ -2,35 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
-import pytest
 from api_server import Api, Client, eventually, part, serving, settings_for
-from click.testing import CliRunner, Result
-
-from bin.command import main
-
-Run = Callable[..., Awaitable[Result]]
-
-
-@pytest.fixture
-def run(writers_database: str, writers_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a `walden` command in a thread of its own: it has an event loop of its own."""
-    for name, value in {
-        "WALDEN_DATA_DIR": str(writers_folder),
-        "WALDEN_DATABASE_DSN": writers_database,
-        "WALDEN_SERVER_NAME": "test.example",
-    }.items():
-        monkeypatch.setenv(name, value)
-
-    async def one(*arguments: str) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, main, arguments)
-
-    return one
+from commands import Run
 
 
 async def _is_refused(user: Client, method: str, path: str, refusal: tuple[int, str | None]) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
+from pathlib import Path
 from typing import Any
 
 import pytest
-from api_server import SERVER_NAME, Api, Client
+from api_server import SERVER_NAME, Api, Client, serving, settings_for
+from commands import Run
 
 from writer.accounts import set_admin
 
@@ -86,3 +89,21 @@ async def test_nobody_can_take_the_name_that_notices_come_from(api: Api) -> None
     body = {"username": "_server", "password": "a fine password", "auth": {"type": "m.login.dummy"}}
     assert (await api.anybody.post("register", body)).status == 400
     assert (await api.anybody.post("login", {**body, "type": "m.login.password"})).status in (400, 403)
+
+
+async def test_the_name_that_notices_will_come_from_is_nobodys(
+    api: Api, writers_database: str, writers_folder: Path, run: Run
+) -> None:
+    shared = {"WALDEN_REGISTRATION_SHARED_SECRET": "the secret", "WALDEN_SERVER_NOTICES_LOCALPART": "reserved.name"}
+    async with serving(settings_for(writers_database, writers_folder, **shared)) as other:
+        for name in ("reserved.name", "RESERVED.name"):
+            body = {"username": name, "auth": {"type": "m.login.dummy"}}
+            assert (await other.anybody.post("register", body)).refusal == (400, "M_USER_IN_USE")
+            assert (await other.anybody.get(f"register/available?username={name}")).refusal == (400, "M_USER_IN_USE")
+        path = "/_synapse/admin/v1/register"
+        nonce = (await other.anybody.get(path)).ok()["nonce"]
+        mac = hmac.new(b"the secret", f"{nonce}\0reserved.name\0x\0notadmin".encode(), "sha1").hexdigest()
+        body = {"nonce": nonce, "username": "reserved.name", "password": "x", "mac": mac}
+        assert (await other.anybody.post(path, body)).refusal == (400, "M_USER_IN_USE")
+    refused = await run("user", "add", "_server", "--make-password")
+    assert refused.exit_code == 1, refused.output
