@@ -72,13 +72,16 @@ class PasswordCheck:
         name = identifier.name
         if not identifier.is_email and not name.startswith("@"):
             name = f"@{name}:{self._server_name}"
-        self._limits.check("login", f"account {name}")
+        # A name in capitals opens the same account. An address is counted apart from its account's name: who is refused for
+        # the one because of failures with the other would learn that they belong together.
+        counted = f"account {name.lower()}"
+        self._limits.check("login", counted)
         account = await self._find(name, identifier.is_email)
         matches = await self._passwords.matches(password, account.password_hash if account else None)
         if account is not None and account.deactivated_at is not None:
             raise MatrixError(403, "M_USER_DEACTIVATED", "This account has been deactivated.")
         if account is None or not matches:
-            self._limits.charge("login", f"account {name}")
+            self._limits.charge("login", counted)
             raise forbidden("Invalid username or password.")
         if account.locked:
             raise user_locked()

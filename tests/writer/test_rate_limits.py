@@ -127,17 +127,24 @@ async def test_failed_logins_count_against_the_account_whatever_the_address(
         WALDEN_RATE_LIMITS_LOGIN_PER_SECOND="0.01",
         WALDEN_CLIENT_TRUSTED_PROXIES="198.51.100.7",
     )
-    login = {"type": "m.login.password", "user": alice.user_id, "password": "wrong"}
+    # All of them open the account.
+    names = [
+        alice.user_id,
+        alice.user_id.upper().replace("TEST.EXAMPLE", "test.example"),
+        alice.user_id[1:].partition(":")[0],
+    ]
+    names.append(names[-1].upper())
     async with serving(settings) as limited:
 
-        async def attempt(address: str, password: str) -> int:
+        async def attempt(address: str, name: str, password: str) -> int:
             headers = {"X-Forwarded-For": f"10.0.0.1, {address}, 198.51.100.7"}
-            return (
-                await limited.anybody.call("POST", "login", {**login, "password": password}, headers=headers)
-            ).status
+            body = {"type": "m.login.password", "user": name, "password": password}
+            return (await limited.anybody.call("POST", "login", body, headers=headers)).status
 
-        assert [await attempt(f"203.0.113.{n}", "wrong") for n in range(4)] == [403, 403, 403, 429]
-        assert await attempt("203.0.113.9", alice.password) == 429
+        assert await attempt("203.0.113.8", names[-1], alice.password) == 200
+        answers = [await attempt(f"203.0.113.{n}", name, "wrong") for n, name in enumerate(names)]
+        assert answers == [403, 403, 403, 429]
+        assert await attempt("203.0.113.9", alice.user_id, alice.password) == 429
 
 
 async def test_every_endpoint_is_limited_per_user_and_without_one_per_address(
