@@ -6,7 +6,8 @@ forgotten and whom the searcher did not meet there, is not found. The work of a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Any, Final
 
 from psycopg import AsyncConnection
@@ -39,14 +40,18 @@ class Hit:
     sent_at: int
     entry: int
 
-    def place(self, by_rank: bool, group: str = "", of: str = "") -> Place:
-        """The place after it."""
-        return Place(by_rank, self.rank if by_rank else self.sent_at, self.entry, group, of)
+    def place(self, by_rank: bool, count: int, group: str = "", of: str = "") -> Place:
+        """The place after it, among so many results."""
+        return Place(by_rank, self.rank if by_rank else self.sent_at, self.entry, count, group, of)
 
 
 @dataclass(slots=True)
 class Found:
-    """One page. `count` is how many documents match, counted to `MOST_MATCHES`; `end` where the next page begins, if any."""
+    """One page. `count` is about how many results there are, `end` where the next page begins, if any.
+
+    Matches are counted to `MOST_MATCHES`, whoever may see them. Of those that the first page looked at it is known: the others are
+    taken to be visible in the same proportion, so that a word which only hidden events have is found nowhere.
+    """
 
     hits: list[Hit] = field(default_factory=list)
     count: int = 0
@@ -79,20 +84,27 @@ class Finder:
             return found
         place, chosen = criteria.place, Chosen(self._timelines, user_id)
         page = criteria.limit + SPARE
+        looked_at = visible = 0
+        if place is not None:
+            found.count = place.count
         for _ in range(MOST_ROUNDS):
             cursor = await connection.execute(SQL["matches"], self._matches(criteria, rooms, place, page))
             rows = await cursor.fetchall()
-            found.count = rows[0][0]
             matches = [row[1:] for row in rows if row[1] is not None]
-            for hit in await self._visible(connection, criteria, matches, chosen):
+            hits = await self._visible(connection, criteria, matches, chosen)
+            looked_at, visible = looked_at + len(matches), visible + len(hits)
+            if criteria.place is None and looked_at:
+                found.count = ceil(rows[0][0] * visible / looked_at)
+            for hit in hits:
                 found.hits.append(hit)
                 if len(found.hits) == criteria.limit:
-                    found.end = self._after(criteria, hit.place(criteria.by_rank))
+                    found.end = self._after(criteria, hit.place(criteria.by_rank, found.count))
                     return found
             if len(matches) < page:
                 return found
             entry, _, sent_at, rank = matches[-1]
-            place = self._after(criteria, Place(criteria.by_rank, rank if criteria.by_rank else sent_at, entry))
+            value = rank if criteria.by_rank else sent_at
+            place = self._after(criteria, Place(criteria.by_rank, value, entry, found.count))
         found.end = place
         return found
 
@@ -101,7 +113,7 @@ class Finder:
         """A place of the same group as the request's."""
         if criteria.place is None:
             return place
-        return Place(place.by_rank, place.value, place.entry, criteria.place.group, criteria.place.of)
+        return replace(place, group=criteria.place.group, of=criteria.place.of)
 
     def _matches(self, criteria: Criteria, rooms: list[int], place: Place | None, page: int) -> dict[str, Any]:
         wanted = criteria.wanted

@@ -33,16 +33,20 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in the results to go on: after a value of the order and an entry, within a group or in all."""
+    """Where in the results to go on: after a value of the order and an entry, within a group or in all.
+
+    `count` is how many results there are, as the first page said.
+    """
 
     by_rank: bool
     value: float
     entry: int
+    count: int
     group: str = ""
     of: str = ""
 
     def __str__(self) -> str:
-        words = [self.by_rank, self.value, self.entry, self.group, self.of]
+        words = [self.by_rank, self.value, self.entry, self.count, self.group, self.of]
         return base64.urlsafe_b64encode(orjson.dumps(words)).decode().rstrip("=")
 
     @classmethod
@@ -51,15 +55,15 @@ class Place:
         try:
             padded = text.encode() + b"=" * (-len(text) % 4)
             words = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-            by_rank, value, entry, group, of = words
+            by_rank, value, entry, count, group, of = words
         except (ValueError, binascii.Error, TypeError):
             raise invalid_param("next_batch is not a token of this server.") from None
-        fits = isinstance(by_rank, bool) and type(entry) is int and 0 <= entry < 1 << 63
+        fits = isinstance(by_rank, bool) and all(type(one) is int and 0 <= one < 1 << 63 for one in (entry, count))
         fits = fits and isinstance(of, str) and group in ("", *GROUPS)
         fits = fits and type(value) in ((float, int) if by_rank else (int,)) and abs(value) < 1 << 62
         if not fits:
             raise invalid_param("next_batch is not a token of this server.")
-        return cls(by_rank, value, entry, group, of)
+        return cls(by_rank, value, entry, count, group, of)
 
 
 @dataclass(frozen=True, slots=True)

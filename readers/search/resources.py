@@ -163,7 +163,7 @@ def _groups(criteria: Criteria, found: Found) -> dict[str, Any]:
             last[value] = hit
         if found.end is not None:
             for value, hit in last.items():
-                of_key[value]["next_batch"] = str(hit.place(criteria.by_rank, key, value))
+                of_key[value]["next_batch"] = str(hit.place(criteria.by_rank, found.count, key, value))
     return groups
 
 

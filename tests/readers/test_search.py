@@ -120,13 +120,17 @@ async def test_a_group_is_carried_on_by_its_own_token(here: ProjectedWorld) -> N
 
 async def test_nobody_finds_what_they_may_not_see(here: ProjectedWorld) -> None:
     room = await here.world.room(ALICE, visibility="joined")
-    await here.world.say(room, ALICE, "frog before")
+    await here.world.say(room, ALICE, "frog before, and a newt")
     await here.world.join(room, BOB)
     await here.world.say(room, ALICE, "frog meanwhile")
     await here.world.leave(room, BOB)
     await here.world.say(room, ALICE, "frog after")
-    assert bodies(await search(here, BOB, "frog")) == ["frog meanwhile"]
+    found = await search(here, BOB, "frog")
+    assert (bodies(found), found["count"]) == (["frog meanwhile"], 1)
     assert bodies(await search(here, EVE, "frog")) == []
+    # A number would say that the word was said.
+    assert (await search(here, BOB, "newt"))["count"] == 0
+    assert (await search(here, ALICE, "newt"))["count"] == 1
     assert len(bodies(await search(here, ALICE, "frog"))) == 3
     assert bodies(await search(here, EVE, "frog", filter={"rooms": [room]})) == []
     await here.world.writer.append_entry(type="forget", user_id=BOB, content={"room_id": room}, room_id=room)
