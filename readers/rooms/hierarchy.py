@@ -1,7 +1,7 @@
 """GET /rooms/{room_id}/hierarchy and GET /room_summary/{room_id_or_alias}.
 
-Invariant: a hierarchy is walked depth first, each room once, and a token is the number of rooms told so far: pages of one walk do
-not overlap while nothing changes. A walk ends after `MOST_ROOMS`.
+Invariant: a hierarchy is walked depth first, each room once, and a token is the number of rooms told so far, and of which walk:
+its pages do not overlap while nothing changes. A walk ends after `MOST_ROOMS`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any, Final
+from zlib import crc32
 
 import orjson
 from falcon.asgi import Request, Response
@@ -28,7 +29,7 @@ MOST_DEPTH: Final = 20
 MOST_ROOMS: Final = 1_000
 """Rooms that a walk visits."""
 
-_TOKEN = re.compile(r"h([0-9]{1,4})_([0-9]{1,2})_([01])")
+_TOKEN = re.compile(r"h([0-9]{1,4})_([0-9]{1,2})_([01])_([0-9a-f]{8})")
 
 
 class Hierarchy:
@@ -45,7 +46,7 @@ class Hierarchy:
         if depth is not None and depth < 0:
             raise invalid_param("max_depth is not negative.")
         suggested = parameters.flag("suggested_only") is True
-        skip, depth = _resume(parameters.text("from"), depth, suggested)
+        skip, depth = _resume(parameters.text("from"), room_id, depth, suggested)
         async with self._pool.connection() as connection:
             found = await self._read(connection, req.context.session.user_id, room_id, depth, suggested)
         if room_id not in found:
@@ -60,7 +61,7 @@ class Hierarchy:
                 rooms.append({**summary.room, "children_state": children})
         body: dict[str, Any] = {"rooms": rooms}
         if more:
-            body["next_batch"] = f"h{skip + limit}_{depth}_{int(suggested)}"
+            body["next_batch"] = f"h{skip + limit}_{depth}_{int(suggested)}_{_mark(room_id)}"
         resp.data = orjson.dumps(body)
         resp.content_type = JSON
 
@@ -118,14 +119,21 @@ async def _aliased(connection: AsyncConnection, alias: str) -> str | None:
     return None if row is None else row[0]
 
 
-def _resume(token: str | None, depth: int | None, suggested: bool) -> tuple[int, int]:
+def _mark(room_id: str) -> str:
+    """What tells the tokens of one room's walks from those of another's."""
+    return f"{crc32(room_id.encode()):08x}"
+
+
+def _resume(token: str | None, room_id: str, depth: int | None, suggested: bool) -> tuple[int, int]:
     """How many rooms were told already, and the depth; M_INVALID_PARAM for a token that is none or of another walk."""
     if token is None:
         return 0, min(MOST_DEPTH if depth is None else depth, MOST_DEPTH)
     found = _TOKEN.fullmatch(token)
     if found is None:
         raise invalid_param("from is no token of this server.")
-    skip, walked, only = (int(part) for part in found.groups())
+    if found[4] != _mark(room_id):
+        raise invalid_param("from is a token of another room.")
+    skip, walked, only = (int(part) for part in found.groups()[:3])
     # "suggested_only and max_depth cannot change on paginated requests"; those who leave them out have not changed them.
     if (depth is not None and min(depth, MOST_DEPTH) != walked) or (suggested and not only):
         raise invalid_param("suggested_only and max_depth cannot change on paginated requests.")

@@ -75,6 +75,7 @@ async def test_a_tree_is_walked_depth_first_in_the_order_of_its_children(databas
         token = (await alice.get(path(root), limit=3))["next_batch"]
         for wrong in ({"max_depth": 1}, {"suggested_only": "true"}):
             assert await alice.refusal(path(root), from_=token, **wrong) == (400, "M_INVALID_PARAM")
+        assert await alice.refusal(path(sub), from_=token) == (400, "M_INVALID_PARAM")
         for wrong in ({"from": "nonsense"}, {"max_depth": -1}, {"limit": 0}, {"suggested_only": "perhaps"}):
             assert await alice.refusal(path(root), **wrong) == (400, "M_INVALID_PARAM")
 
