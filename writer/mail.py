@@ -35,7 +35,7 @@ class Mailer:
         self.enabled = bool(settings.smtp_host)
 
     async def send(self, address: str, letter: Letter) -> None:
-        """Hands a letter over. M_INVALID_PARAM if the mail server refuses the address, 503 if it cannot be reached."""
+        """Hands a letter over. M_INVALID_PARAM if the mail server refuses the address, 503 if it does not take it now."""
         if self._under_way >= WAITING:
             raise limit_exceeded(5000)
         self._under_way += 1
@@ -45,6 +45,9 @@ class Mailer:
                     await self._hand_over(address, letter)
         except aiosmtplib.SMTPRecipientsRefused as error:
             log.info("the mail server refused an address", error=str(error))
+            # 4yz is "not now" (RFC 5321, 4.2.1), as who greylists says it.
+            if all(refusal.code < 500 for refusal in error.recipients):
+                raise unknown(503, "The mail server does not take the message now. Try again later.") from error
             raise invalid_param("The mail server refuses this address.") from error
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
             log.warning("a message could not be sent", host=self._settings.smtp_host, error=str(error) or repr(error))

@@ -20,7 +20,7 @@ _LINK = re.compile(r"http\S+" + re.escape(PATH) + r"\?\S+")
 
 
 class Mailboxes:
-    """What has arrived, by address. Refuses every address at refused.example."""
+    """What has arrived, by address. Refuses every address at refused.example, and for now those at later.example."""
 
     def __init__(self) -> None:
         self.letters: dict[str, list[EmailMessage]] = {}
@@ -30,6 +30,8 @@ class Mailboxes:
     ) -> str:
         if address.endswith("@refused.example"):
             return "550 no such mailbox"
+        if address.endswith("@later.example"):
+            return "451 come again in a while"
         envelope.rcpt_tos.append(address)
         return "250 OK"
 

@@ -297,6 +297,7 @@ async def test_a_mail_server_that_refuses_or_is_not_there_is_told_of(
 ) -> None:
     async with mailing(writers_database, writers_folder) as (mail, _):
         assert (await ask(mail.anybody, "register", "x@refused.example")).refusal == (400, "M_INVALID_PARAM")
+        assert (await ask(mail.anybody, "register", "x@later.example")).refusal == (503, "M_UNKNOWN")
     wrong = {"WALDEN_EMAIL_SMTP_PASSWORD": "not it"}
     async with mailing(writers_database, writers_folder, **wrong) as (mail, boxes):
         assert (await ask(mail.anybody, "register", "y@post.example")).refusal == (503, "M_UNKNOWN")
