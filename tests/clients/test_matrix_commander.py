@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,11 @@ from pathlib import Path
 import pytest
 from commander_environment import commander
 from debian import missing
+from nio import MegolmEvent, RoomEncryptedImage, RoomMessageText
+from nio.crypto.attachments import decrypt_attachment
+from nio_person import NioPerson, good
 from people import Person
+from PIL import Image
 from whole_server import SERVER_NAME, WholeServer
 
 pytestmark = [pytest.mark.clients, pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(420)]
@@ -98,3 +103,52 @@ async def test_a_room_is_made_talked_in_and_left_from_the_command_line(server: W
         await dora.until(room_id, lambda events: any(e["type"] == "m.room.redaction" for e in events))
         await dora.until(room_id, lambda events: events[-1]["content"].get("membership") == "leave")
         await carl.do("--logout", "me")
+
+
+async def test_the_command_line_and_matrix_nio_encrypt_messages_and_images(server: WholeServer, tmp_path: Path) -> None:
+    folder = tmp_path / "emil"
+    folder.mkdir()
+    emil = Commander(folder)
+    async with Person(server.url, "emil") as account, NioPerson(server.url, "nia", tmp_path / "nia") as nia:
+        await account.register(PASSWORD)
+        good(await nia.client.register("nia", PASSWORD))
+        nia.listen()
+        sealed = {"type": "m.room.encryption", "state_key": "", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
+        room_id = good(await nia.client.room_create(invite=[account.user_id], initial_state=[sealed])).room_id
+        login = ["--homeserver", server.url, "--user-login", account.user_id, "--password", PASSWORD]
+        await emil.do("--login", "password", *login, "--device", "a shell", "--room-default", room_id)
+        await emil.do("--room-join", room_id)
+
+        # It puts its keys on the server and fetches those of others before it sends.
+        image = png((120, 80))
+        (folder / "a cat.png").write_bytes(image)
+        await emil.do("--message", "from emil", "--image", "a cat.png")
+        await nia.until(lambda: any(isinstance(event, RoomEncryptedImage) for event in nia.events.get(room_id, [])))
+        texts = [event for event in nia.events[room_id] if isinstance(event, RoomMessageText)]
+        assert [(event.body, event.decrypted) for event in texts] == [("from emil", True)]
+        [event] = [event for event in nia.events[room_id] if isinstance(event, RoomEncryptedImage)]
+        answer = good(await nia.client.download(event.url))
+        assert decrypt_attachment(answer.body, event.key["k"], event.hashes["sha256"], event.iv) == image
+
+        await nia.until(lambda: bool(list(nia.client.device_store.active_user_devices(account.user_id))))
+        await nia.say(room_id, "from nia")
+        image = png((60, 90))
+        uploaded, keys = await nia.client.upload(
+            lambda *_: io.BytesIO(image), "image/png", "a dog.png", encrypt=True, filesize=len(image)
+        )
+        file = {"url": good(uploaded).content_uri, "mimetype": "image/png", **keys}
+        await nia.send(room_id, {"msgtype": "m.image", "body": "a dog.png", "file": file})
+        heard = await emil.do("--listen", "once", "--download-media", "media", "--output", "json")
+        print(heard)
+        bodies = [json.loads(line)["source"]["content"].get("body") for line in heard.splitlines() if line]
+        assert [body for body in bodies if body] == ["from nia", "a dog.png"]
+        [saved] = (folder / "media").iterdir()
+        assert saved.read_bytes() == image
+        assert not any(isinstance(event, MegolmEvent) for event in nia.events[room_id])
+        assert nia.refusals == []
+
+
+def png(size: tuple[int, int]) -> bytes:
+    data = io.BytesIO()
+    Image.effect_noise(size, 60).convert("RGB").save(data, "PNG")
+    return data.getvalue()
