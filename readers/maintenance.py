@@ -43,6 +43,7 @@ RETENTION_SECONDS = 3600.0
 # Outputs are counted some thousand a transaction; what one round does not reach, the next one does.
 FOLDED_AT_ONCE = 2_000
 FOLDS = 50
+STRAYS = 1_000
 EXPIRED_AT_ONCE = 5_000
 DAYS = {
     "forget_txns": 7,
@@ -119,6 +120,7 @@ async def _work(settings: Settings) -> None:
             if now >= due["expiry"]:
                 due["expiry"] = now + EXPIRY_SECONDS
                 await _remove_expired(connection)
+                await _forget_strays(connection)
                 await _prune_media(connection, settings.media)
             await _count_activity(connection)
             await _move_slot(mover, slot)
@@ -175,6 +177,13 @@ async def _remove_expired(connection: AsyncConnection) -> None:
             removed = (await connection.execute(SQL[name], {"days": days, "most": EXPIRED_AT_ONCE})).rowcount
             if removed < EXPIRED_AT_ONCE:
                 break
+
+
+async def _forget_strays(connection: AsyncConnection) -> None:
+    """Says in the log that nobody waits for messages to devices that are no more; a part at a time, the next one a round later."""
+    row = await (await connection.execute(SQL["forget_strays"], {"most": STRAYS})).fetchone()
+    if row is not None and row[0]:
+        log.info("messages to devices that are no more are taken away", devices=row[0])
 
 
 async def _prune_media(connection: AsyncConnection, settings: Media) -> None:

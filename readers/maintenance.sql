@@ -10,6 +10,10 @@ select eventlog.make_partitions()
 -- Drops partitions of ephemeral outputs whose positions everybody has passed; returns how many.
 select eventlog.drop_ephemeral()
 
+-- forget_strays --
+-- Takes away messages to devices that are no more; returns how many devices that were.
+select writer.forget_strays_v1(%(most)s)
+
 -- fold_activity --
 -- Counts what was not counted yet for the daily activity; returns how many outputs that were.
 select activity.fold_v1(%(most)s)

@@ -59,6 +59,7 @@ grant execute on function eventlog.expired_spans("char", bigint), eventlog.survi
     eventlog.remove_entries("char", bigint[]), eventlog.purgeable(bigint, bigint, bigint, integer),
     roomserver.purge_room(text, integer), roomserver.purge_user(text) to walden_maintenance;
 grant execute on function roomserver.forget_quarantine(interval, integer) to walden_maintenance;
+grant execute on function writer.forget_strays_v1(integer) to walden_maintenance;
 grant insert, update, delete on eventlog.erasures to walden_maintenance;
 grant select, delete on eventlog.txns to walden_maintenance;
 grant delete on writer.uia_sessions, writer.sessions, writer.threepid_validations, writer.login_tokens, writer.openid_tokens

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import psycopg
 import structlog
 
-from eventlog.blobs import Blob, Blobs
+from eventlog.blobs import Blob, BlobLost, Blobs
 from eventlog.pools import Pool
 from eventlog.queries import Queries
 from eventlog.safe_text import unsafe
@@ -83,6 +83,16 @@ class Library:
         """The content, part by part. Raises BlobLost, psycopg.Error."""
         return self._blobs.read(found.blob, first, end)
 
+    async def open(self, found: Found, first: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """The same, once its first part is here. M_NOT_FOUND for a content that is lost, as a file that was not restored."""
+        parts = self.read(found, first, end)
+        try:
+            part = await anext(parts, b"")
+        except BlobLost as error:
+            log.error("the content of an upload is lost", media_id=found.media_id, error=str(error))
+            raise not_found("The content of that is lost.") from error
+        return _with_first(part, parts)
+
     async def _look(self, media_id: str) -> Found | None:
         """None: it is awaited. M_NOT_FOUND."""
         async with self.pool.connection() as connection:
@@ -101,3 +111,10 @@ class Library:
                 await connection.execute(SQL["used"], {"media_id": media_id})
         except psycopg.Error as error:
             log.warning("that media is used was not noted", error=str(error).strip())
+
+
+async def _with_first(part: bytes, parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if part:
+        yield part
+    async for later in parts:
+        yield later

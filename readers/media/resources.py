@@ -88,28 +88,26 @@ class Download:
     async def on_get(self, req: Request, resp: Response, server_name: str, media_id: str) -> None:
         """Sends the content under the name it was uploaded with."""
         found = await self._find(req, server_name, media_id)
-        self._send(req, resp, found, found.file_name)
+        await self._send(req, resp, found, found.file_name)
 
     async def on_get_named(self, req: Request, resp: Response, server_name: str, media_id: str, file_name: str) -> None:
         """Sends the content under the name that the client wants."""
         if len(file_name.encode("utf-8", "replace")) > 1024:
             raise invalid_param("The file name is longer than 1,024 bytes.")
-        self._send(req, resp, await self._find(req, server_name, media_id), file_name)
+        await self._send(req, resp, await self._find(req, server_name, media_id), file_name)
 
     async def _find(self, req: Request, server_name: str, media_id: str) -> Found:
         wait = milliseconds(req, "timeout_ms", DEFAULT_WAIT_MS)
         return await self._library.find(server_name, media_id, wait, anybody=req.context.session is None)
 
-    def _send(self, req: Request, resp: Response, found: Found, file_name: str | None) -> None:
+    async def _send(self, req: Request, resp: Response, found: Found, file_name: str | None) -> None:
         tag = f'"{found.sha256.hex()}"'
-        resp.set_headers(headers_of(req, tag))
         if tag in (req.get_header("if-none-match") or ""):
+            resp.set_headers(headers_of(req, tag))
             resp.status = falcon.HTTP_304
             return
-        resp.content_type = found.content_type
-        resp.set_header("content-disposition", disposition(found.content_type, file_name))
-        resp.set_header("accept-ranges", "bytes")
         first, end = 0, found.blob.bytes
+        wanted = None
         # "If-Range": what the client has a part of may have become something else. It never does.
         if req.get_header("if-range") in (None, tag):
             try:
@@ -117,13 +115,19 @@ class Download:
             except NoSuchRange:
                 resp.set_header("content-range", f"bytes */{found.blob.bytes}")
                 raise MatrixError(416, "M_UNKNOWN", f"The content has {found.blob.bytes} bytes.") from None
-            if wanted is not None:
-                first, end = wanted
-                resp.status = falcon.HTTP_206
-                resp.set_header("content-range", f"bytes {first}-{end - 1}/{found.blob.bytes}")
         self._sending.check()
+        first, end = wanted or (first, end)
+        content = await self._library.open(found, first, end)
+        # From here on nothing is refused: what is said of the content is not said of an error.
+        resp.set_headers(headers_of(req, tag))
+        resp.content_type = found.content_type
+        resp.set_header("content-disposition", disposition(found.content_type, file_name))
+        resp.set_header("accept-ranges", "bytes")
+        if wanted is not None:
+            resp.status = falcon.HTTP_206
+            resp.set_header("content-range", f"bytes {first}-{end - 1}/{found.blob.bytes}")
         resp.set_header("content-length", str(end - first))
-        resp.stream = self._sending.parts(req, self._library.read(found, first, end))
+        resp.stream = self._sending.parts(req, content)
 
 
 class LegacyDownload(Download):

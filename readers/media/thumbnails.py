@@ -95,7 +95,7 @@ class Thumbnails:
 
     async def _looks_like_an_image(self, found: Found) -> bool:
         """What is encrypted, and most else, needs no process to be told from an image."""
-        first = b"".join([part async for part in self._library.read(found, 0, 12)])
+        first = b"".join([part async for part in await self._library.open(found, 0, 12)])
         return first.startswith(_SIGNATURES) or first[4:8] == b"ftyp"
 
 
@@ -130,11 +130,11 @@ class Thumbnail:
         if made.failure is not None:
             raise MatrixError(400, "M_UNKNOWN", "There is no thumbnail of that.")
         self._sending.check()
+        content = await self._library.open(found) if made.data is None else _parts(made.data)
         resp.set_headers(headers_of(req, tag))
         resp.content_type = made.content_type
         ending = made.content_type.rpartition("/")[2].replace("jpeg", "jpg")
         resp.set_header("content-disposition", disposition(made.content_type, f"thumbnail.{ending}"))
-        content = self._library.read(found) if made.data is None else _parts(made.data)
         resp.set_header("content-length", str(found.blob.bytes if made.data is None else len(made.data)))
         resp.stream = self._sending.parts(req, content)
 

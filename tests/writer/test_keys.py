@@ -3,10 +3,12 @@
 import asyncio
 from typing import Any
 
+import psycopg
 import pytest
 from api_server import Api, Client, Json, eventually, part
 
 from matrix.signatures import SigningKey, sign_json
+from readers import maintenance
 
 ALGORITHM = "signed_curve25519"
 
@@ -330,6 +332,39 @@ async def everything(client: Client, since: str = "") -> list[Json]:
 
     await eventually(arrived)
     return told
+
+
+async def test_messages_to_devices_that_are_no_more_are_taken_away_and_no_other(
+    api: Api, writers_database: str
+) -> None:
+    alice, bob = await api.register(), await api.register()
+    first = (await bob.get("sync")).ok()["next_batch"]
+    # What was addressed before a device went is judged afterwards.
+    for number in range(3):
+        messages = {bob.user_id: {"GONE": {"n": number}, bob.device_id: {"n": number}}}
+        content = {"type": "m.test", "messages": messages}
+        await api.process.log.append_entry(type="to_device", user_id=alice.user_id, content=content)
+    async with await psycopg.AsyncConnection.connect(writers_database, autocommit=True) as connection:
+
+        async def waiting() -> list[tuple[str, int]]:
+            query = (
+                "select device_id, count(*) from roomserver.to_device where user_id = %s group by device_id order by 1"
+            )
+            return await (await connection.execute(query, [bob.user_id])).fetchall()
+
+        assert sorted(await waiting()) == sorted([("GONE", 3), (bob.device_id, 3)])
+        await connection.execute("set role walden_maintenance")
+        await maintenance._forget_strays(connection)
+
+        async def none_left() -> bool:
+            return await waiting() == [(bob.device_id, 3)]
+
+        await eventually(none_left, 60)
+    assert [event["content"]["n"] for event in await everything(bob, first)] == [0, 1, 2]
+    # A device by that name gets what is sent to it from now on.
+    again = await api.login(bob, device_id="GONE")
+    (await alice.put("sendToDevice/m.test/again", {"messages": {bob.user_id: {"GONE": {"n": 3}}}})).ok()
+    assert [event["content"]["n"] for event in await everything(again)] == [3]
 
 
 @pytest.mark.parametrize("body", [{"\0": {}}, {"nobody": {}}, {"@a:test.example": 1}, {"@a\0:test.example": {}}])

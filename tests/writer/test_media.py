@@ -268,6 +268,25 @@ async def test_what_is_in_quarantine_is_not_found(api: Api) -> None:
         assert (answer.status_code, answer.json()["errcode"]) == (404, "M_NOT_FOUND")
 
 
+@pytest.mark.parametrize("path", ["download", "thumbnail"])
+async def test_what_is_lost_is_not_found_and_nobody_keeps_that_in_mind(
+    writers_database: str, tmp_path: Path, api: Api, path: str
+) -> None:
+    """The file that a restore did not bring back. `api` is there for its room server."""
+    settings = settings_for(writers_database, tmp_path, WALDEN_MEDIA_STORE="directory")
+    async with serving(settings) as here:
+        alice = await here.register()
+        media_id = await upload(alice, os.urandom(300_000))
+        assert len((await download(alice, media_id)).content) == 300_000
+        (file,) = [one for one in settings.media.directory.rglob("*") if one.is_file()]
+        file.rename(tmp_path / "elsewhere")
+        lost = await ask(alice, "GET", f"{V1}/{path}/{SERVER_NAME}/{media_id}?width=32&height=32")
+        assert (lost.status_code, lost.json()["errcode"]) == (404, "M_NOT_FOUND")
+        assert "immutable" not in lost.headers.get("cache-control", "") and "etag" not in lost.headers
+        (tmp_path / "elsewhere").rename(file)
+        assert len((await download(alice, media_id)).content) == 300_000
+
+
 class Talk:
     """A request whose client goes away when it is told to."""
 
