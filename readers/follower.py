@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 
 MOST: Final = 500
 """Outputs applied in one transaction: with whole events well under a megabyte, usually."""
+TOGETHER: Final = 100
+"""Outputs that all projections which are in step take in within one transaction: three commits would say no more than one."""
 LOOK_SECONDS: Final = 1.0
 """The table is looked at so often even without a NOTIFY."""
 GATHER_SECONDS: Final = 0.03
@@ -206,14 +208,17 @@ class Follower:
         # Those that are in step share one reading of the table.
         self._latest = None
         for shard in sorted({shard for shards in self.positions.values() for shard in shards}):
-            for projection in sorted(self._projections, key=lambda one: self.positions[one.name].get(shard, 0)):
-                after = self.positions[projection.name].get(shard)
-                if after is None:
-                    continue
+            abreast: dict[int, list[Projection]] = {}
+            for projection in self._projections:
+                if (after := self.positions[projection.name].get(shard)) is not None:
+                    abreast.setdefault(after, []).append(projection)
+            for after, projections in sorted(abreast.items()):
                 outputs = await self._read(connection, shard, after)
-                if outputs:
-                    await self._apply(connection, projection, after, outputs)
-                    count += len(outputs)
+                if not outputs:
+                    continue
+                for some in [projections] if len(outputs) <= TOGETHER else [[one] for one in projections]:
+                    await self._apply(connection, some, after, outputs)
+                count += len(outputs) * len(projections)
         return count
 
     async def _read(self, connection: AsyncConnection, shard: int, after: int) -> list[Judged]:
@@ -225,36 +230,46 @@ class Follower:
         return outputs
 
     async def _apply(
-        self, connection: AsyncConnection, projection: Projection, after: int, outputs: Sequence[Judged]
+        self, connection: AsyncConnection, projections: Sequence[Projection], after: int, outputs: Sequence[Judged]
     ) -> None:
-        """One transaction; an output that breaks the projection is singled out by halves, and left out."""
+        """One transaction. What breaks is found by projection, then by halves of the outputs; that output is left out of it."""
         upto, shard = outputs[-1].position, outputs[0].shard
-        move = {"component": projection.name, "shard": shard, "after": after, "upto": upto}
         try:
             async with connection.transaction():
-                await self._move(connection, move)
-                await projection.apply(connection, outputs)
+                for projection in projections:
+                    await self._move(connection, projection, shard, after, upto)
+                    await projection.apply(connection, outputs)
         except (psycopg.OperationalError, psycopg.InterfaceError, OSError, Failure):
             raise
         except Exception as error:
-            await projection.begin(connection)
+            for projection in projections:
+                await projection.begin(connection)
             if isinstance(error, psycopg.Error) and judge(error).policy is Policy.STOP:
                 raise
+            if len(projections) > 1:
+                for projection in projections:
+                    await self._apply(connection, [projection], after, outputs)
+                return
             if len(outputs) > 1:
                 half = len(outputs) // 2
-                await self._apply(connection, projection, after, outputs[:half])
-                await self._apply(connection, projection, outputs[half - 1].position, outputs[half:])
+                await self._apply(connection, projections, after, outputs[:half])
+                await self._apply(connection, projections, outputs[half - 1].position, outputs[half:])
                 return
-            log.exception("an output is left out of a projection", projection=projection.name, entry=outputs[0].entry)
-            _SKIPPED.add(projection.name)
+            [broken] = projections
+            log.exception("an output is left out of a projection", projection=broken.name, entry=outputs[0].entry)
+            _SKIPPED.add(broken.name)
             async with connection.transaction():
-                await self._move(connection, move)
-        self.positions[projection.name][shard] = upto
-        _APPLIED.add(projection.name, count=len(outputs))
+                await self._move(connection, broken, shard, after, upto)
+        for projection in projections:
+            self.positions[projection.name][shard] = upto
+            _APPLIED.add(projection.name, count=len(outputs))
 
-    async def _move(self, connection: AsyncConnection, move: dict[str, Any]) -> None:
+    async def _move(
+        self, connection: AsyncConnection, projection: Projection, shard: int, after: int, upto: int
+    ) -> None:
+        move = {"component": projection.name, "shard": shard, "after": after, "upto": upto}
         if (await connection.execute(SQL["move"], move)).rowcount != 1:
-            raise Overtaken(f"the position of {move['component']} was moved by somebody else", "it is read again")
+            raise Overtaken(f"the position of {projection.name} was moved by somebody else", "it is read again")
 
 
 def _judged(row: tuple[Any, ...]) -> Judged:

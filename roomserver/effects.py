@@ -135,7 +135,6 @@ class Effects:
             "state_key": state_key,
             "f": position,
             "entry": None if value is None else value[0],
-            "event_id": None if value is None else value[1].event_id,
             "membership": None if value is None else letter(value[1]),
         }
         self.add("state", **row)

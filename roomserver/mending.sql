@@ -27,8 +27,8 @@ where t.room = x.room and t.line = 0 and t.type = x.type and t.state_key = x.sta
 
 -- put_state --
 -- Puts state as the log has it, where room has been made for it.
-insert into roomserver.state (room, line, type, state_key, valid_from, valid_to, entry, event_id, membership)
-select x.room, 0, x.type, x.state_key, x.valid_from, x.valid_to, x.entry, x.event_id, x.membership
+insert into roomserver.state (room, line, type, state_key, valid_from, valid_to, entry, membership)
+select x.room, 0, x.type, x.state_key, x.valid_from, x.valid_to, x.entry, x.membership
 from json_populate_recordset(null::roomserver.state, %(rows)s::json) x
 
 -- remove_memberships --

@@ -35,13 +35,13 @@ limit %(most)s
 -- state --
 -- The main line of every room's state: an output says either that its event took its key or all keys that changed.
 with changes as (
-    select o.room, o.position, e.type, e.state_key, e.event_id, e.id as entry
+    select o.room, o.position, e.type, e.state_key, e.id as entry
     from eventlog.outputs o
     join eventlog.events e on e.id = o.entry and e.kind = 's'
     where o.kind = 's' and o.verdict = 'a' and history.safe_json(o.annotation) ->> 'current' = 'true'
       and (%(room)s::bigint is null or o.room = %(room)s)
     union all
-    select o.room, o.position, (d ->> 0) collate "C", (d ->> 1) collate "C", (d ->> 2) collate "C", (d ->> 3)::bigint
+    select o.room, o.position, (d ->> 0) collate "C", (d ->> 1) collate "C", (d ->> 3)::bigint
     from eventlog.outputs o
     cross join json_array_elements(history.safe_json(o.annotation) -> 'state') d
     where o.kind in ('s', 'm') and o.verdict = 'a' and position('"state":' in o.annotation) > 0
@@ -51,11 +51,11 @@ spans as (
     select c.room, c.type, c.state_key, c.position as valid_from,
            coalesce(lead(c.position) over (partition by c.room, c.type, c.state_key order by c.position),
                     9223372036854775807) as valid_to,
-           c.entry, c.event_id
+           c.entry
     from changes c
 ),
 rebuilt as (
-    select p.room, 0 as line, p.type, p.state_key, p.valid_from, p.valid_to, p.entry, p.event_id,
+    select p.room, 0 as line, p.type, p.state_key, p.valid_from, p.valid_to, p.entry,
            (case when p.type = 'm.room.member' then
                case history.safe_json(e.json) #>> '{content,membership}'
                    when 'join' then 'j' when 'invite' then 'i' when 'leave' then 'l' when 'ban' then 'b'
@@ -63,10 +63,10 @@ rebuilt as (
             end)::"char" as membership
     from spans p
     join eventlog.events e on e.id = p.entry and e.kind = 's'
-    where p.event_id is not null
+    where p.entry is not null
 ),
 stored as (
-    select s.room, s.line, s.type, s.state_key, s.valid_from, s.valid_to, s.entry, s.event_id, s.membership
+    select s.room, s.line, s.type, s.state_key, s.valid_from, s.valid_to, s.entry, s.membership
     from roomserver.state s
     where s.line = 0 and (%(room)s::bigint is null or s.room = %(room)s)
 )

@@ -12,7 +12,7 @@ select nextval('roomserver.rooms_nid_seq') from generate_series(1, %(count)s)
 
 -- state --
 -- Current state of rooms for the keys asked.
-select s.room, s.type, s.state_key, s.entry, s.event_id, e.json
+select s.room, s.type, s.state_key, s.entry, e.event_id, e.json
 from unnest(%(rooms)s::bigint[], %(types)s::text[], %(keys)s::text[]) as k (room, type, state_key)
 join roomserver.state s on s.room = k.room and s.line = 0 and s.type = k.type and s.state_key = k.state_key
     and s.valid_to = 9223372036854775807
@@ -36,7 +36,9 @@ order by r.position
 
 -- state_at --
 -- State of a room after a position on a line.
-select type, state_key, event_id, entry from roomserver.state_at_v1(%(room)s, %(line)s, %(position)s)
+select s.type, s.state_key, e.event_id, s.entry
+from roomserver.state_at_v2(%(room)s, %(line)s, %(position)s) s
+join eventlog.events e on e.id = s.entry and e.kind = 's'
 
 -- next_line --
 -- The number of a room's next state line.

@@ -60,8 +60,8 @@ QUESTIONS: Final[dict[str, LiteralString]] = {
         ),
         rebuilt as (select * from ends where event_id is not null),
         stored as (
-            select room, type, state_key, event_id, entry, valid_from, valid_to
-            from roomserver.state where line = 0 and event_id is not null
+            select s.room, s.type, s.state_key, e.event_id, s.entry, s.valid_from, s.valid_to
+            from roomserver.state s join eventlog.events e on e.id = s.entry where s.line = 0
         )
         """
     + DIFFERENCE,

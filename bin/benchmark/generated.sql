@@ -221,10 +221,10 @@ order by s.n
 
 -- insert_state --
 -- State over time, as the state events say.
-insert into roomserver.state (room, line, type, state_key, valid_from, valid_to, entry, event_id, membership)
+insert into roomserver.state (room, line, type, state_key, valid_from, valid_to, entry, membership)
 select o.room, 0, e.type, e.state_key, o.position,
        coalesce(lead(o.position) over (partition by o.room, e.type, e.state_key order by o.position), 9223372036854775807),
-       e.id, e.event_id,
+       e.id,
        (case when e.type = 'm.room.member' then substr(history.json_text(e.json, 'content', 'membership'), 1, 1) end)::"char"
 from eventlog.outputs o
 join eventlog.events e on e.id = o.entry and e.kind = 's'
@@ -268,10 +268,11 @@ select activity.fold_v1(%(most)s)
 -- Some conflicts about power levels that were resolved.
 insert into roomserver.resolutions (room, position, purpose, algorithm, inputs, outcome, resolved_at)
 select s.room, s.valid_from, 'current', 'v2',
-       '{"branches":["' || s.event_id || '"],"conflicts":[{"type":"m.room.power_levels","state_key":"","candidates":["'
-       || s.event_id || '"],"winner":"' || s.event_id || '"}]}',
+       '{"branches":["' || e.event_id || '"],"conflicts":[{"type":"m.room.power_levels","state_key":"","candidates":["'
+       || e.event_id || '"],"winner":"' || e.event_id || '"}]}',
        '{"algorithm":"v2","refused":{}}', eventlog.entry_time(s.entry)
 from roomserver.state s
+join eventlog.events e on e.id = s.entry and e.kind = 's'
 where s.type = 'm.room.power_levels' and s.valid_from %% 4 = 0
 
 -- insert_installation --

@@ -2,6 +2,10 @@
 -- Makes the database of the server under test.
 create database benchmark template template0 encoding 'UTF8' locale 'C'
 
+-- vacuum --
+-- Empties pending lists of indexes, and makes maps of free space and of what all see.
+vacuum
+
 -- checkpoint --
 -- Brings every dirty page to disk, so that sizes are comparable.
 checkpoint

@@ -1,12 +1,15 @@
 """Bytes per message and per state change: the growth of the database on disk, and the WAL written.
 
-A checkpoint before and after makes sizes comparable; the WAL so includes the first full image of every page touched, for both
-servers alike. What a server removes meanwhile belongs to what was measured before, so a table that shrank counts as one that did
-not grow: Synapse adds a row a member to its push actions with a message, and takes them away later. Growth of single tables goes
-into the JSON file, and the state tables' part of it into a figure of its own.
+Each phase ends when the server is done with what follows its answers: once it hardly writes WAL any more. A vacuum then does what
+autovacuum would do at a moment of its own, in this phase or the next, and a checkpoint makes sizes comparable; both belong to no
+phase. The WAL so includes the first full image of every page touched, for both servers alike. What a server removes meanwhile
+belongs to what was measured before, so a table that shrank counts as one that did not grow: Synapse adds a row a member to its push
+actions with a message, and takes them away later. Growth of single tables goes into the JSON file, and the state tables' part of it
+into a figure of its own.
 """
 
 import asyncio
+import time
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
@@ -14,8 +17,11 @@ from functools import partial
 from bin.benchmark.cluster import Database
 from bin.benchmark.row import IN_FLIGHT, Figure, Job, Row, Sample, Scale
 
-SETTLE_SECONDS = 3.0
-"""For what the server does after its answer."""
+QUIET_SECONDS = 12.0
+QUIET_BYTES = 16 << 10
+"""A server that writes less WAL in QUIET_SECONDS is done; both have work that they do every ten seconds."""
+MOST_SECONDS = 90.0
+"""A server that is never quiet is measured as it is."""
 
 SENDERS = 4
 
@@ -28,9 +34,21 @@ class Stock:
     tables: dict[str, int]
 
 
-async def stock(database: Database) -> Stock:
-    await asyncio.sleep(SETTLE_SECONDS)
+async def settled(database: Database) -> float:
+    """Waits until the server is quiet; the bytes of WAL by then."""
+    deadline = time.monotonic() + MOST_SECONDS
     wal = await database.number("wal_position")
+    while time.monotonic() < deadline:
+        await asyncio.sleep(QUIET_SECONDS)
+        before, wal = wal, await database.number("wal_position")
+        if wal - before < QUIET_BYTES:
+            break
+    return wal
+
+
+async def stock(database: Database) -> Stock:
+    wal = await settled(database)
+    await database.ask("vacuum")
     await database.ask("checkpoint")
     tables = {str(name): int(size) for name, size in await database.ask("table_sizes")}
     return Stock(wal, tables)
@@ -78,7 +96,7 @@ class Bytes(Row):
             return Sample(dict.fromkeys(keys, None))
         room_id = await self.room()
         before = await stock(database)
-        # The WAL of the checkpoint itself belongs to nobody: read again after it.
+        # The WAL of vacuum and checkpoint belongs to nobody: read again after them.
         before_wal = await database.number("wal_position")
         sends = [(self.users[n % SENDERS], f"message {n:06d} with forty characters...") for n in range(self.messages)]
         await self.all("messages", [partial(user.send, room_id, body) for user, body in sends], SENDERS)

@@ -184,7 +184,7 @@ where s.room = (select r.nid from roomserver.rooms r where r.room_id = %(room_id
 -- The membership events of a room after a position on a line, of some memberships or all.
 select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
        x.redaction
-from roomserver.state_at_v1(%(room)s, %(line)s, %(position)s) a
+from roomserver.state_at_v2(%(room)s, %(line)s, %(position)s) a
 cross join lateral (
     select n.membership
     from roomserver.state n
@@ -200,7 +200,7 @@ where a.type = 'm.room.member' and (%(letters)s::text[] is null or s.membership:
 -- The state of a room after a position on a line, of its members those who are named or all.
 select o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id, e.json,
        x.redaction
-from roomserver.state_at_v1(%(room)s, %(line)s, %(position)s) s
+from roomserver.state_at_v2(%(room)s, %(line)s, %(position)s) s
 join eventlog.events e on e.id = s.entry and e.kind = 's'
 join eventlog.outputs o on o.entry = s.entry and o.kind = 's'
 left join roomserver.redactions x on x.target = e.event_id

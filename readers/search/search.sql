@@ -117,7 +117,7 @@ left join roomserver.redactions x on x.target = e.event_id
 select r.i::int, o.timeline, o.position, o.line, o.annotation, e.event_id, e.type, e.state_key, e.sender, e.device_id, e.txn_id,
        e.json, x.redaction
 from unnest(%(rooms)s::bigint[], %(at)s::bigint[]) with ordinality as r (room, at, i)
-cross join lateral roomserver.state_at_v1(r.room, 0, r.at) s
+cross join lateral roomserver.state_at_v2(r.room, 0, r.at) s
 join eventlog.events e on e.id = s.entry and e.kind = 's'
 join eventlog.outputs o on o.entry = s.entry and o.kind = 's'
 left join roomserver.redactions x on x.target = e.event_id

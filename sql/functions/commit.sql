@@ -8,6 +8,8 @@ as $$
 #variable_conflict use_column
 declare
     in_epoch text;
+    head jsonb;
+    written boolean := false;
 begin
     -- A slot delivers a commit before others can see it, or before a synchronous standby has it: an output may not be there earlier
     -- than its entry. Of these transactions the stream tells the lower half of the number.
@@ -42,7 +44,19 @@ begin
         order by x.p;
     end if;
 
-    if batch ? 'heads' then
+    -- The one room of a small batch, which stands: what may insert locks a row before it changes it, and says so in the WAL.
+    if jsonb_array_length(batch -> 'heads') = 1 then
+        head := batch -> 'heads' -> 0;
+        update roomserver.heads h
+        set extremities = array(select jsonb_array_elements_text(head -> 'extremities')), depth = (head ->> 'depth')::bigint,
+            position = (head ->> 'position')::bigint, state_position = (head ->> 'state_position')::bigint,
+            judged_seq = (head ->> 'judged_seq')::bigint, generation = (head ->> 'generation')::integer,
+            joined = (head ->> 'joined')::integer, invited = (head ->> 'invited')::integer
+        where h.room = (head ->> 'room')::bigint;
+        written := found;
+    end if;
+
+    if batch ? 'heads' and not written then
         insert into roomserver.heads as h
             (room, extremities, depth, position, state_position, judged_seq, generation, joined, invited)
         select x.room, array(select jsonb_array_elements_text(x.extremities)), x.depth, x.position, x.state_position,
@@ -71,11 +85,10 @@ begin
     end if;
 
     if batch ? 'state' then
-        insert into roomserver.state (room, line, type, state_key, valid_from, valid_to, entry, event_id, membership)
-        select x.room, x.line, x.type, x.state_key, x.f, coalesce(x.t, 9223372036854775807), x.entry, x.event_id, x.membership
+        insert into roomserver.state (room, line, type, state_key, valid_from, valid_to, entry, membership)
+        select x.room, x.line, x.type, x.state_key, x.f, coalesce(x.t, 9223372036854775807), x.entry, x.membership
         from jsonb_to_recordset(batch -> 'state')
-            as x (room bigint, line integer, type text, state_key text, f bigint, t bigint, entry bigint, event_id text,
-                  membership "char");
+            as x (room bigint, line integer, type text, state_key text, f bigint, t bigint, entry bigint, membership "char");
     end if;
 
     if batch ? 'memberships' then

@@ -11,7 +11,7 @@ begin atomic
     select n.room_id, n.nid, n.room_version, h.extremities, h.depth, h.position, h.state_position,
            h.judged_seq, h.generation, h.joined, h.invited,
            t.event_id, t.depth, t.seq, t.state_seq, t.generation,
-           (select json_agg(json_build_array(s.event_id, e.json::json))
+           (select json_agg(json_build_array(e.event_id, e.json::json))
             from json_array_elements(a.keys) as k (pair)
             join roomserver.state s on s.room = n.nid and s.line = 0 and s.type = k.pair ->> 0 and s.state_key = k.pair ->> 1
                 and s.valid_to = 9223372036854775807
@@ -24,23 +24,23 @@ end;
 comment on function roomserver.view_v1(json) is 'Rooms as they stand, for building on: head, local tip, and the state events asked for as [event id, PDU] pairs.';
 
 -- The room's state after a position on a line, as rows of the temporal table.
-create function roomserver.state_at_v1(of_room bigint, of_line integer, after_position bigint)
-returns table (type text, state_key text, event_id text, entry bigint, valid_from bigint)
+create function roomserver.state_at_v2(of_room bigint, of_line integer, after_position bigint)
+returns table (type text, state_key text, entry bigint, valid_from bigint)
 language sql stable security definer
 set search_path = ''
 begin atomic
     with own as (
-        select s.type, s.state_key, s.event_id, s.entry, s.valid_from
+        select s.type, s.state_key, s.entry, s.valid_from
         from roomserver.state s
         where s.room = of_room and s.line = of_line and s.valid_from <= after_position and s.valid_to > after_position
     )
-    select o.type, o.state_key, o.event_id, o.entry, o.valid_from from own o where o.event_id is not null
+    select o.type, o.state_key, o.entry, o.valid_from from own o where o.entry is not null
     union all
-    select s.type, s.state_key, s.event_id, s.entry, s.valid_from
+    select s.type, s.state_key, s.entry, s.valid_from
     from roomserver.lines l
     join roomserver.state s on s.room = l.room and s.line = 0
-        and s.valid_from <= l.base_position and s.valid_to > l.base_position and s.event_id is not null
+        and s.valid_from <= l.base_position and s.valid_to > l.base_position and s.entry is not null
     where of_line > 0 and l.room = of_room and l.line = of_line
       and not exists (select from own o where o.type = s.type and o.state_key = s.state_key);
 end;
-comment on function roomserver.state_at_v1(bigint, integer, bigint) is 'State of a room after a position on a line; state keys that a fork removed are left out.';
+comment on function roomserver.state_at_v2(bigint, integer, bigint) is 'State of a room after a position on a line; state keys that a fork removed are left out.';

@@ -5,19 +5,19 @@ select r.room_id,
        (select case when x.target is null then history.json_text(e.json, 'content', 'name') end
         from roomserver.state s
         join eventlog.events e on e.id = s.entry and e.kind = 's'
-        left join roomserver.redactions x on x.target = s.event_id
+        left join roomserver.redactions x on x.target = e.event_id
         where s.room = r.nid and s.line = 0 and s.type = 'm.room.name' and s.state_key = ''
           and s.valid_to = 9223372036854775807) as name,
        (select case when x.target is null then history.json_text(e.json, 'content', 'topic') end
         from roomserver.state s
         join eventlog.events e on e.id = s.entry and e.kind = 's'
-        left join roomserver.redactions x on x.target = s.event_id
+        left join roomserver.redactions x on x.target = e.event_id
         where s.room = r.nid and s.line = 0 and s.type = 'm.room.topic' and s.state_key = ''
           and s.valid_to = 9223372036854775807) as topic,
        (select case when x.target is null then history.json_text(e.json, 'content', 'alias') end
         from roomserver.state s
         join eventlog.events e on e.id = s.entry and e.kind = 's'
-        left join roomserver.redactions x on x.target = s.event_id
+        left join roomserver.redactions x on x.target = e.event_id
         where s.room = r.nid and s.line = 0 and s.type = 'm.room.canonical_alias' and s.state_key = ''
           and s.valid_to = 9223372036854775807) as canonical_alias,
        coalesce((

@@ -1,6 +1,8 @@
 -- What stood where, and nothing else: for looking at spans without looking at events.
 create view history.state_spans as
-select s.room, s.line, s.type, s.state_key, s.event_id, s.valid_from as place, s.valid_to as until_place
+select s.room, s.line, s.type, s.state_key,
+       (select e.event_id from eventlog.events e where e.id = s.entry and e.kind = 's') as event_id,
+       s.valid_from as place, s.valid_to as until_place
 from roomserver.state s;
 comment on view history.state_spans is 'Which event stood under which key of a room''s state, from which place of the timeline to which. For people there is history.state_changes.';
 comment on column history.state_spans.room is 'The room''s number: history.rooms.room.';
@@ -39,14 +41,14 @@ select r.room_id,
        case when x.target is null then history.json_text(e.json, 'content')::jsonb
            else history.redacted_content(s.type, history.json_text(e.json, 'content')::jsonb, r.room_version) end as content,
        x.target is not null as redacted,
-       s.event_id,
+       e.event_id,
        s.valid_from as place,
        s.valid_to as until_place,
        s.room
 from roomserver.rooms r
 join roomserver.state s on s.room = r.nid and s.line = 0
 join eventlog.events e on e.id = s.entry and e.kind = 's'
-left join roomserver.redactions x on x.target = s.event_id;
+left join roomserver.redactions x on x.target = e.event_id;
 comment on view history.state_changes is 'Every piece of every room''s state, from when to when it stood. For one room, history.state_changes_of(room_id).';
 comment on column history.state_changes.room_id is 'Matrix room id.';
 comment on column history.state_changes.type is 'Event type: m.room.power_levels, m.room.topic and so on.';

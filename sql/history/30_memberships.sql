@@ -16,12 +16,12 @@ select r.room_id,
        (select history.json_text(e.json, 'content', 'reason')
         from eventlog.events e
         where e.id = s.entry and e.kind = 's'
-          and not exists (select from roomserver.redactions x where x.target = s.event_id)) as reason,
+          and not exists (select from roomserver.redactions x where x.target = e.event_id)) as reason,
        (select history.json_text(e.json, 'content', 'displayname')
         from eventlog.events e
         where e.id = s.entry and e.kind = 's'
-          and not exists (select from roomserver.redactions x where x.target = s.event_id)) as display_name,
-       s.event_id,
+          and not exists (select from roomserver.redactions x where x.target = e.event_id)) as display_name,
+       (select e.event_id from eventlog.events e where e.id = s.entry and e.kind = 's') as event_id,
        s.room,
        s.valid_from as place,
        s.valid_to as until_place

@@ -9,7 +9,7 @@ as $$
 declare
     upto bigint := history.known_place(of_room, moment);
     known roomserver.rooms;
-    standing roomserver.state;
+    standing record;
     frontier text[] := '{}';
     chain text[] := '{}';
     levels integer[] := '{}';
@@ -21,9 +21,10 @@ begin
         raise exception 'why_state tells 2 to 10000 rows, not %', coalesce(most::text, '(null)') using errcode = '22023';
     end if;
     select r.nid, r.room_id, r.room_version, r.shard, r.created_at into known from roomserver.rooms r where r.room_id = of_room;
-    select s.room, s.line, s.type, s.state_key, s.valid_from, s.valid_to, s.entry, s.event_id, s.membership
+    select s.valid_from, e.event_id
     into standing
     from roomserver.state s
+    left join eventlog.events e on e.id = s.entry and e.kind = 's'
     where s.room = known.nid and s.type = of_type and s.state_key = of_key and s.line = 0 and s.valid_to > upto
     order by s.valid_to
     limit 1;

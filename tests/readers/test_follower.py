@@ -19,7 +19,7 @@ from bin.rebuilding import refill
 from eventlog.settings import PROJECTIONS
 from matrix.errors import MatrixError
 from matrix.push_rules import PushRuleset
-from readers.follower import Follower, Judged, Overtaken
+from readers.follower import Follower, Judged, Overtaken, Projection
 from readers.projections import follower
 
 pytestmark = pytest.mark.postgres
@@ -75,6 +75,15 @@ def head(dsn: str) -> int:
     return int(row[0])
 
 
+def places(dsn: str) -> dict[str, int]:
+    with psycopg.connect(dsn) as connection:
+        return dict(
+            connection.execute(
+                "select component, position from eventlog.positions where component <> 'roomserver'"
+            ).fetchall()
+        )
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - the database has no event to wait for
@@ -82,8 +91,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def following(dsn: str, projection: Tally) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(Follower("test", dsn, [projection], share=1.0).run())
+async def following(dsn: str, *projections: Projection) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(Follower("test", dsn, projections, share=1.0).run())
     try:
         yield task
     finally:
@@ -158,6 +167,28 @@ async def test_an_output_that_breaks_a_projection_is_left_out_and_no_other(here:
         await until(lambda: max(applied(provisioned), default=0) == head(provisioned))
         assert set(range(1, head(provisioned) + 1)) - set(applied(provisioned)) == {poison.position}
         assert len(applied(provisioned)) == head(provisioned) - 1
+
+
+class Broken(Tally):
+    """Another, that breaks on every output."""
+
+    name = "userdirectory"
+
+    async def apply(self, connection: AsyncConnection, outputs: Sequence[Judged]) -> None:
+        await connection.execute("insert into public.tally values (-1)")
+        raise ValueError("poison")
+
+
+async def test_a_projection_that_breaks_takes_nothing_from_those_that_share_its_transaction(
+    here: World, provisioned: str
+) -> None:
+    room = await here.room(ALICE)
+    for number in range(4):
+        await here.say(room, ALICE, f"{number}")
+    async with following(dsn_of(here), Tally(), Broken()):
+        await until(lambda: len(applied(provisioned)) == head(provisioned))
+        await until(lambda: places(provisioned) == {"search": head(provisioned), "userdirectory": head(provisioned)})
+    assert applied(provisioned) == list(range(1, head(provisioned) + 1))
 
 
 ACTIONS = ("say", "say", "mention", "thread", "join", "leave", "redact", "name", "topic", "open")

@@ -68,8 +68,8 @@ async def test_clients_of_a_forking_room_are_told_its_resolved_state(
             current = {
                 (kind, state_key): event_id
                 for kind, state_key, event_id in connection.execute(
-                    "select type, state_key, event_id from roomserver.state"
-                    " where line = 0 and valid_to = 9223372036854775807 and event_id is not null"
+                    "select s.type, s.state_key, e.event_id from roomserver.state s join eventlog.events e on e.id = s.entry"
+                    " where s.line = 0 and s.valid_to = 9223372036854775807"
                 ).fetchall()
             }
             positions = dict(

@@ -27,7 +27,8 @@ def state_of(dsn: str, room_id: str) -> tuple[dict[tuple[str, str], str], list[s
     """The room's current state, its forward extremities and its depth."""
     with psycopg.connect(dsn) as connection:
         rows = connection.execute(
-            "select s.type, s.state_key, s.event_id from roomserver.state s join roomserver.rooms n on n.nid = s.room"
+            "select s.type, s.state_key, e.event_id from roomserver.state s join roomserver.rooms n on n.nid = s.room"
+            " join eventlog.events e on e.id = s.entry"
             " where n.room_id = %s and s.line = 0 and s.valid_to = 9223372036854775807",
             [room_id],
         ).fetchall()

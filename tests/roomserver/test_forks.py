@@ -17,8 +17,8 @@ pytestmark = pytest.mark.postgres
 
 def stored_state(connection: psycopg.Connection, room_id: str, line: int, position: int) -> dict[tuple[str, str], str]:
     rows = connection.execute(
-        "select s.type, s.state_key, s.event_id from roomserver.rooms n, roomserver.state_at_v1(n.nid, %s, %s) s"
-        " where n.room_id = %s",
+        "select s.type, s.state_key, e.event_id from roomserver.rooms n, roomserver.state_at_v2(n.nid, %s, %s) s,"
+        " eventlog.events e where n.room_id = %s and e.id = s.entry",
         [line, position, room_id],
     ).fetchall()
     return {(row[0], row[1]): row[2] for row in rows}

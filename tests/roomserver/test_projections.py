@@ -140,8 +140,8 @@ async def test_every_projection_is_made_again_from_nothing_a_few_rows_at_a_time(
 
 
 SURPLUS = {
-    "state": "insert into roomserver.state (room, type, state_key, valid_from, entry, event_id)"
-    " select room, 'x', valid_from::text, valid_from, entry, event_id from roomserver.state limit 3",
+    "state": "insert into roomserver.state (room, type, state_key, valid_from, entry)"
+    " select room, 'x', valid_from::text, valid_from, entry from roomserver.state limit 3",
     "profiles": "insert into roomserver.profiles"
     " select '@other:test.example', 'x', '1', 0, max(position) from eventlog.outputs",
     "relations": "insert into roomserver.relations"

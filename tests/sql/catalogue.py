@@ -30,7 +30,8 @@ QUERIES = {
         from pg_class c where c.relnamespace::regnamespace::text = any (%(schemas)s) and c.relkind in ('r', 'p', 'v', 'm', 'S', 'c')
     """,
     "columns": """
-        select a.attrelid::regclass::text, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+        select a.attrelid::regclass::text, row_number() over (partition by a.attrelid order by a.attnum), a.attname,
+               format_type(a.atttypid, a.atttypmod), a.attnotnull,
                a.attidentity::text, a.attgenerated::text, pg_get_expr(d.adbin, d.adrelid), a.attcollation::regcollation::text,
                col_description(a.attrelid, a.attnum)
         from pg_attribute a

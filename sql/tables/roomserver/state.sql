@@ -8,7 +8,6 @@ create table roomserver.state (
     valid_from bigint not null,
     valid_to bigint not null default 9223372036854775807,
     entry bigint,
-    event_id text collate "C",
     membership "char"
 );
 -- By the end of validity: one row of a key at most has none, so what stands now is a look-up and not a scan of the key's past.
@@ -24,5 +23,4 @@ comment on column roomserver.state.state_key is 'State key, NUL-safe.';
 comment on column roomserver.state.valid_from is 'Position from which the row is part of the state after that position.';
 comment on column roomserver.state.valid_to is 'Position at which it was replaced; the greatest bigint while it stands.';
 comment on column roomserver.state.entry is 'Entry of the state event; null when a resolution removed the key (the row then says: none).';
-comment on column roomserver.state.event_id is 'Event id of the state event; null likewise.';
 comment on column roomserver.state.membership is 'For m.room.member: j join, i invite, l leave, b ban, k knock; otherwise null.';
