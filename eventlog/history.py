@@ -103,11 +103,11 @@ async def examine(connection: AsyncConnection, replication_dsns: Sequence[str], 
     known: Epochs = {one["epoch"]: (one["parent"], tuple(one["forked_at"])) for one in epochs}
     present = epochs[0]
     positions = tuple([position for (position,) in await (await connection.execute(SQL["heads"])).fetchall()])
-    lost, abandoned = _gone(list(seen), present["epoch"], known, positions)
-    fresh = len(epochs) == 1 and not any(positions)
-    if fresh:
-        # Nothing has happened yet: what the data directory remembers was of another database.
-        lost, abandoned = {}, ()
+    seen = list(seen)
+    if len(epochs) == 1 and not any(positions):
+        # Nothing has happened yet: other epochs that the data directory remembers were those of another database.
+        seen = [one for one in seen if one.epoch == present["epoch"]]
+    lost, abandoned = _gone(seen, present["epoch"], known, positions)
 
     def found(standing: Standing, why: str) -> Finding:
         return Finding(standing, why, system, timeline, oid, present["epoch"], known, positions, lost, abandoned)

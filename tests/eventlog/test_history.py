@@ -43,6 +43,12 @@ async def test_a_fresh_database_is_anybodys_whatever_the_data_directory_remember
 
 
 @pytest.mark.postgres
+async def test_a_database_taken_back_to_before_anything_was_said_was_restored(provisioned: str) -> None:
+    found = await look(provisioned, Seen(0, present(provisioned), 16))
+    assert found.standing is Standing.RESTORED and found.lost == {0: 16}
+
+
+@pytest.mark.postgres
 async def test_a_database_that_was_never_initialised_is_empty(database: str) -> None:
     found = await look(database, Seen(0, "ofanother", 500))
     assert found.standing is Standing.EMPTY and not found.refused
