@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sync_world import Client, World, settings_of, user, world
+from sync_world import Client, World, caught_up, settings_of, user, world
 
 from eventlog.seen import Epochs
 from eventlog.tokens import SyncToken
@@ -82,6 +82,32 @@ async def test_a_token_from_before_the_fork_goes_on_as_if_nothing_had_been(here:
     assert client.bodies(room) == ["afterwards"]
     assert client.room(room)["timeline"]["limited"] is False
     assert "account_data" not in client.last
+
+
+@pytest.mark.postgres
+async def test_a_token_of_the_lost_time_acknowledges_what_lay_before_the_fork_and_nothing_after(
+    here: World, provisioned: str
+) -> None:
+    await here.room(BOB)
+    client = Client(here.sync, BOB)
+    await client.settle()
+    await here.to_devices(ALICE, {BOB: {"DEVICE": {"n": 1}}})
+    await client.settle()
+    assert client.messages == [1]
+    await here.to_devices(ALICE, {BOB: {"DEVICE": {"n": 2}}})
+    await caught_up(here.sync)
+    epoch, position = here.sync.token.split("_")[1:]
+    arrived: list[tuple[str, str, tuple[int, ...]]] = []
+    here.sync.received = lambda user_id, device_id, upto: arrived.append((user_id, device_id, tuple(upto)))
+    fork(provisioned, "feed", int(position))
+    # It takes a position that the lost time had given to something else.
+    await here.to_devices(ALICE, {BOB: {"DEVICE": {"n": 3}}})
+    # By its token the client has had both messages, and five positions of the lost time.
+    client.messages.clear()
+    await client.sync(since=f"w1_{epoch}_{int(position) + 5}")
+    await client.settle()
+    assert client.messages == [3]
+    assert arrived[0] == (BOB, "DEVICE", (int(position),))
 
 
 @pytest.mark.postgres
