@@ -250,6 +250,7 @@ def rebuild(name: str, check: bool, as_json: bool) -> None:
     import dataclasses
     import json
 
+    from bin.logs import warnings_alone
     from bin.rebuilding import MOST_SHOWN, mend, refill
     from bin.rebuilding import check as compare
     from bin.running import database_running
@@ -268,6 +269,7 @@ def rebuild(name: str, check: bool, as_json: bool) -> None:
         fail(f"{name} is not held against the log: rebuild it, which takes nothing from a running server", USAGE)
     with told():
         found = settings()
+        warnings_alone()
         with database_running(found):
             if not check:
                 mended = asyncio.run(mend(found, names))

@@ -53,7 +53,7 @@ def assert_stored_as_in_dag(dsn: str, dag: RoomDag, verdicts: dict[str, tuple[st
         assert {row[0] for row in rows if row[1] == "j"} == stays
 
 
-@pytest.mark.parametrize("version", ["1", "6", "11", "12"])
+@pytest.mark.parametrize("version", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("1", "6", "11")), "12"])
 async def test_a_forked_room_is_stored_with_the_state_of_every_event(
     version: str, provisioned: str, tmp_path: Path
 ) -> None:
@@ -80,6 +80,7 @@ async def test_events_that_come_before_what_they_rest_on_wait_for_it(
         assert connection.execute("select count(*) from roomserver.deferred").fetchone() == (0,)
 
 
+@pytest.mark.slow
 async def test_every_resolution_that_was_not_trivial_is_recorded(provisioned: str, tmp_path: Path) -> None:
     dag = RoomDag("11", 3, servers=3, users_per_server=3).grow(120)
     count = receive(provisioned, dag.events.values())
@@ -93,6 +94,7 @@ async def test_every_resolution_that_was_not_trivial_is_recorded(provisioned: st
     assert all(row[1] for row in rows)
 
 
+@pytest.mark.slow
 async def test_a_large_rooms_resolutions_are_carried_out_aside_and_its_order_is_kept(
     provisioned: str, tmp_path: Path
 ) -> None:

@@ -68,7 +68,7 @@ def readers_of(dag: RoomDag, owner: psycopg.Connection[Any]) -> dict[str, Access
     return found
 
 
-@pytest.mark.parametrize("version", ["1", "11", "12"])
+@pytest.mark.parametrize("version", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("1", "11")), "12"])
 async def test_forked_rooms_are_explained(version: str, provisioned: str, tmp_path: Path) -> None:
     dag = RoomDag(version, 7, servers=3, users_per_server=3).grow(80)
     count = receive(provisioned, dag.events.values())

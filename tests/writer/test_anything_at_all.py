@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import orjson
+import pytest
 from api_server import Answer, Api, Client, part
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -72,6 +73,7 @@ def _serialised(body: Any) -> bytes:
         return json.dumps(body).encode()
 
 
+@pytest.mark.slow
 async def test_no_path_and_no_query_makes_the_server_fail(api: Api) -> None:
     user = await api.register()
     room_id = await user.create_room(preset="public_chat")

@@ -292,6 +292,7 @@ async def test_a_request_that_is_not_well_formed_is_refused(
     assert (await api.anybody.post("register/email/requestToken", body)).refusal == refusal
 
 
+@pytest.mark.slow
 async def test_a_mail_server_that_refuses_or_is_not_there_is_told_of(
     writers_database: str, writers_folder: Path
 ) -> None:
