@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from matrix.invite_permission import InvitePermission
 from matrix.push_evaluation import DEFAULT_EVALUATOR, Evaluator
+from readers.sync.counters import Counter
 
 if TYPE_CHECKING:
+    from readers.sync.counters import Counter
     from readers.sync.presence import Presence
-    from readers.sync.unread import Counter
 
 MOST_USERS: Final = 20_000
 """Users kept."""
