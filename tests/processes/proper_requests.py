@@ -18,8 +18,12 @@ USER = V3 + "/user/{user_id}"
 MESSAGE = {"msgtype": "m.text", "body": "hello", "m.mentions": {"user_ids": ["@a:b.example"], "room": False}}
 BACKUP = {"algorithm": "m.megolm_backup.v1.curve25519-aes-sha2", "auth_data": {"public_key": "x", "signatures": {}}}
 KEY = {"first_message_index": 1, "forwarded_count": 0, "is_verified": True, "session_data": {"ciphertext": "x"}}
-CLOSING = ("/account/deactivate", "/logout", "/logout/all", "/account/password", "/delete_devices")
+CLOSING = ("/logout", "/logout/all")
 """What ends the session that asks; asked by somebody who can spare it."""
+SPARE = "SPARE"
+"""A device that whoever asks has besides."""
+ENCRYPTION_AND_MEDIA = re.compile(r"/(devices|delete_devices|keys|sendToDevice|room_keys|media|dehydrated_device)\b")
+"""Endpoints whose proper requests get as far as a success, so that what is changed in them does not fail at the first check."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class Scene:
     media_id: str = "none"
     backup: str = ""
     """The version of a key backup."""
+    awaited_id: str = "none"
+    """Media that has been asked for and not uploaded."""
+    page: str = "http://127.0.0.1:1/page"
+    """Something that previews may be made of."""
+    password: str = ""
 
     def parameters(self, template: str) -> dict[str, str]:
         """Values of the path parameters."""
@@ -72,6 +81,13 @@ class Scene:
             "version": self.backup,
             "session_id": "a-session",
         }
+        if "/dehydrated_device/" in template:
+            values["device_id"] = "DRY"
+        if template == V3 + "/devices/{device_id}":
+            # One that is not needed any more.
+            values["device_id"] = SPARE
+        if "/upload/" in template:
+            values["media_id"] = self.awaited_id
         if "/state/" in template:
             values["event_type"] = "org.example.state"
         found = {name: values.get(name, "x") for name in re.findall(r"\{(\w+)\}", template)}
@@ -90,11 +106,18 @@ class Scene:
         query = QUERIES.get(template, {}) if method == "GET" else {}
         if template.startswith(V3 + "/room_keys/keys"):
             query = {"version": self.backup}
+        if template.endswith("/preview_url"):
+            query = {"url": self.page, "ts": "1"}
         path = fill(template, self.parameters(template))
         return Request(method, template, path, query, self.body(method, template))
 
     def _bodies(self) -> dict[tuple[str, str], Any]:
         dummy = {"type": "m.login.dummy"}
+        password = {
+            "type": "m.login.password",
+            "identifier": {"type": "m.id.user", "user": self.user_id},
+            "password": self.password,
+        }
         member = {"user_id": self.other_id, "reason": "because"}
         creds = {"client_secret": "s", "sid": "1", "id_server": "id.example", "id_access_token": "t"}
         email = {"client_secret": "s", "email": "a@b.example", "send_attempt": 1, "next_link": "https://x.example/"}
@@ -128,7 +151,7 @@ class Scene:
             ("POST", DEHYDRATED + "/{device_id}/events"): {"next_batch": "d0"},
             ("POST", V3 + "/keys/query"): {"device_keys": {self.user_id: [], self.other_id: ["D"]}, "timeout": 1000},
             ("POST", V3 + "/keys/claim"): {"one_time_keys": {self.user_id: {self.device_id: "signed_curve25519"}}},
-            ("POST", V3 + "/keys/device_signing/upload"): {"master_key": master, "auth": dummy},
+            ("POST", V3 + "/keys/device_signing/upload"): {"master_key": master, "auth": password},
             ("POST", V3 + "/keys/signatures/upload"): {self.user_id: {self.device_id: device}},
             ("PUT", V3 + "/sendToDevice/{event_type}/{txn_id}"): {
                 "messages": {self.user_id: {self.device_id: {"a": 1}, "*": {}}, self.other_id: {"*": {"b": [1]}}}
@@ -168,9 +191,9 @@ class Scene:
             ("POST", "/_matrix/client/v1/login/get_token"): {"auth": dummy},
             ("PUT", "/_matrix/client/v1/admin/suspend/{user_id}"): {"suspended": True},
             ("PUT", "/_matrix/client/v1/admin/lock/{user_id}"): {"locked": True},
-            ("POST", V3 + "/delete_devices"): {"devices": ["D9"], "auth": dummy},
+            ("POST", V3 + "/delete_devices"): {"devices": ["NONE"], "auth": password},
             ("PUT", V3 + "/devices/{device_id}"): {"display_name": "renamed"},
-            ("DELETE", V3 + "/devices/{device_id}"): {"auth": dummy},
+            ("DELETE", V3 + "/devices/{device_id}"): {"auth": password},
             ("POST", V3 + "/createRoom"): {
                 "visibility": "private",
                 "preset": "public_chat",
@@ -303,7 +326,6 @@ QUERIES: dict[str, dict[str, str]] = {
     ROOM + "/context/{event_id}": {"limit": "4", "filter": "{}"},
     ROOM + "/members": {"membership": "join", "not_membership": "ban"},
     V3 + "/publicRooms": {"limit": "3"},
-    V1 + "/media/preview_url": {"url": "http://127.0.0.1:1/page", "ts": "1"},
     V1 + "/media/download/{server_name}/{media_id}": {"timeout_ms": "0"},
     V1 + "/media/thumbnail/{server_name}/{media_id}": {
         "width": "32",
@@ -312,6 +334,7 @@ QUERIES: dict[str, dict[str, str]] = {
         "animated": "true",
         "timeout_ms": "0",
     },
+    "/_matrix/media/v3/thumbnail/{server_name}/{media_id}": {"width": "32", "height": "32", "timeout_ms": "0"},
     V3 + "/notifications": {"limit": "3", "only": "highlight", "from": "n1"},
     V3 + "/register/available": {"username": "somebody.else"},
     "/_matrix/client/v1/register/m.login.registration_token/validity": {"token": "x"},

@@ -23,7 +23,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from people import Person, segment
-from proper_requests import BACKUP, CLOSING, DEHYDRATED, V3, Request, Scene, fill
+from proper_requests import BACKUP, CLOSING, DEHYDRATED, ENCRYPTION_AND_MEDIA, SPARE, V3, Request, Scene, fill
 from whole_server import SERVER_NAME, WholeServer
 
 from bin.api import compose
@@ -79,6 +79,7 @@ MAY_BE_EMPTY = {
     ("POST", "/_matrix/client/v1/login/get_token"),
     ("POST", DEHYDRATED + "/{device_id}/events"),
     ("DELETE", V3 + "/devices/{device_id}"),
+    ("POST", V3 + "/account/deactivate"),
     ("POST", V3 + "/join/{room_id_or_alias}"),
     ("POST", V3 + "/knock/{room_id_or_alias}"),
     ("POST", V3 + "/publicRooms"),
@@ -228,6 +229,37 @@ class World:
         made: dict[str, Any] = self.http.post(V3 + "/register", json=body).raise_for_status().json()
         return made
 
+    def appear(self, name: str, other_name: str) -> None:
+        """Somebody new asks, with a room, a message, an upload and a key backup; and somebody else is there."""
+        me, other = self.register(name), self.register(other_name)
+        self.token = me["access_token"]
+        ask = {"Authorization": f"Bearer {self.token}"}
+
+        def asked(path: str, body: Any, method: str = "POST", **options: Any) -> Any:
+            content = {"content": body} if isinstance(body, bytes) else {"json": body}
+            headers = {**ask, **options}
+            return self.http.request(method, path, headers=headers, **content).raise_for_status().json()  # type: ignore[arg-type]
+
+        room_id = asked(V3 + "/createRoom", {"preset": "public_chat"})["room_id"]
+        path = f"{V3}/rooms/{segment(room_id)}/send/m.room.message/first"
+        login = {"type": "m.login.password", "identifier": {"type": "m.id.user", "user": name}, "password": PASSWORD}
+        asked(V3 + "/login", {**login, "device_id": SPARE})
+        sent = asked(path, {"msgtype": "m.text", "body": "first"}, "PUT")
+        uploaded = asked("/_matrix/media/v3/upload", PNG, **{"content-type": "image/png"})
+        self.scene = Scene(
+            me["user_id"],
+            me["device_id"],
+            room_id,
+            sent["event_id"],
+            other["user_id"],
+            SERVER_NAME,
+            uploaded["content_uri"].rpartition("/")[2],
+            asked(V3 + "/room_keys/version", BACKUP)["version"],
+            asked("/_matrix/media/v1/create", {})["content_uri"].rpartition("/")[2],
+            f"{self.server.url}/_matrix/client/versions",
+            PASSWORD,
+        )
+
     def requests(self) -> Iterator[Request]:
         """A proper one for each endpoint, but for those that end the session."""
         for method, template in self.endpoints:
@@ -238,7 +270,12 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with (
-        WholeServer(tmp_path_factory.mktemp("whole") / "d") as server,
+        WholeServer(
+            tmp_path_factory.mktemp("whole") / "d",
+            # So that these requests get further than to a refusal.
+            WALDEN_MEDIA_UNAUTHENTICATED="true",
+            WALDEN_MEDIA_PREVIEW_ALLOWED_NETWORKS="127.0.0.0/8",
+        ) as server,
         httpx.Client(base_url=server.url, timeout=60) as http,
     ):
         process, _ = compose(server.settings)
@@ -247,25 +284,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         endpoints = sorted(process.routes.methods(), key=lambda found: (order.index(found[0]), found[1]))
         process.passwords.close()
         one = World(server, http, "", Scene("", "", "", "", "", SERVER_NAME), endpoints)
-        me, other = one.register("me"), one.register("other")
-        one.token = me["access_token"]
-        ask = {"Authorization": f"Bearer {one.token}"}
-        room = http.post(V3 + "/createRoom", json={"preset": "public_chat"}, headers=ask).raise_for_status()
-        room_id = room.json()["room_id"]
-        path = f"{V3}/rooms/{segment(room_id)}/send/m.room.message/first"
-        sent = http.put(path, json={"msgtype": "m.text", "body": "first"}, headers=ask).raise_for_status()
-        uploaded = http.post("/_matrix/media/v3/upload", content=PNG, headers={**ask, "content-type": "image/png"})
-        made = http.post(V3 + "/room_keys/version", json=BACKUP, headers=ask).raise_for_status()
-        one.scene = Scene(
-            me["user_id"],
-            me["device_id"],
-            room_id,
-            sent.json()["event_id"],
-            other["user_id"],
-            SERVER_NAME,
-            uploaded.raise_for_status().json()["content_uri"].rpartition("/")[2],
-            made.json()["version"],
-        )
+        one.appear("me", "other")
         yield one
         # Whatever the tests have sent, everything is judged, and somebody new can hold a conversation.
         server.rest()
@@ -325,6 +344,29 @@ def test_every_proper_request_is_understood(world: World) -> None:
         if answer.status_code == 400:
             # It would be tested for nothing if the proper request were refused for its form.
             assert answer.json()["errcode"] not in ("M_BAD_JSON", "M_NOT_JSON"), (request, answer.text)
+
+
+def test_proper_requests_about_encryption_and_media_succeed(world: World) -> None:
+    """Or what is changed in them tests the first check alone."""
+    somebody = replace(world)
+    somebody.appear("somebody.new", "somebody.else")
+    asked = 0
+    for request in somebody.requests():
+        if ENCRYPTION_AND_MEDIA.search(request.template):
+            answer = somebody.send(request)
+            assert answer.status_code == 200, (request, answer.status_code, answer.text)
+            asked += 1
+    assert asked > 40
+
+
+def test_who_logs_out_may_send_anything(world: World) -> None:
+    for template in (V3 + "/logout", V3 + "/logout/all"):
+        request = world.scene.request("POST", template)
+        for name, raw in RAW.items():
+            login = {"type": "m.login.password", "identifier": {"type": "m.id.user", "user": "leaving"}}
+            answer = world.http.post(V3 + "/login", json={**login, "password": PASSWORD})
+            made = answer.json() if answer.status_code == 200 else world.register("leaving")
+            check(world.raw(request, raw, made["access_token"].encode()), (request, name))
 
 
 def variations(value: Any) -> Iterator[Any]:
@@ -393,7 +435,7 @@ def test_every_endpoint_says_when_the_token_is_missing_or_unknown(world: World) 
             continue
         if "flows" in answer.json():
             # "account/password" and "account/deactivate" can be authenticated by other means than a token.
-            assert template.endswith(CLOSING), request
+            assert template.endswith(("/account/password", "/account/deactivate")), request
             continue
         assert (answer.status_code, answer.json()["errcode"]) == (401, "M_MISSING_TOKEN"), request
         for token in (b"nonsense", b"x" * 4000, b"%00", "ü".encode(), b"\xff"):
