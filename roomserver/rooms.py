@@ -19,7 +19,7 @@ StateKey = tuple[str, str]
 _NOTHING: dict[str, Any] = {}
 
 # Events remembered per room: a chain names the last one, forks the last few.
-KNOWN_EVENTS = 128
+KNOWN_EVENTS = 64
 # Rooms remembered, and state entries over all of them (about 2 kB each).
 MAX_ROOMS = 4_000
 MAX_STATE = 30_000
