@@ -43,6 +43,7 @@ from readers.sync.service import SyncService
 from readers.userdirectory.resources import add_routes as add_user_directory_routes
 from writer.departures import Departures
 from writer.guests import Guests
+from writer.identity_servers import IdentityServers
 from writer.log_writer import LogWriter
 from writer.media.pages import Pages
 from writer.passwords import Passwords
@@ -71,6 +72,7 @@ class Process:
         self.downloads = make_pool(settings, "reader", name="api downloads", pool_max=MEDIA_CONNECTIONS)
         self.decoders = Decoders(settings.media)
         self.pages = Pages(Guard(settings.media.preview_allowed_networks))
+        self.identity_servers = IdentityServers(settings.identity)
         self.key = read_key(settings.server.signing_key)
         direct = component_dsn(settings, "writer", direct=True, name="api head")
         self.appends = make_pool(settings, "writer", name="appends", pool_max=1)
@@ -123,6 +125,7 @@ class Process:
             presences=self.presences,
             media_pool=self.uploads,
             pages=self.pages,
+            identity_servers=self.identity_servers,
             decoders=self.decoders,
         )
         add_writer_routes(self.routes, services)
@@ -140,6 +143,7 @@ class Process:
         await stack.enter_async_context(self.uploads)
         await stack.enter_async_context(self.downloads)
         await stack.enter_async_context(self.pages)
+        await stack.enter_async_context(self.identity_servers)
         await stack.enter_async_context(self.head)
         await self._check_identity()
         await stack.enter_async_context(self.sessions)

@@ -245,6 +245,7 @@ def _check(settings: Settings) -> None:
     if settings.registration.email == "required" and not settings.email.smtp_host:
         raise ConfigurationError("registration.email is required: set email.smtp_host as well")
     networks = {
+        "identity.allowed_networks": settings.identity.allowed_networks,
         "push.allowed_networks": settings.push.allowed_networks,
         "media.preview_allowed_networks": settings.media.preview_allowed_networks,
     }

@@ -249,6 +249,19 @@ class Email:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Identity:
+    """Identity servers, which know users by their e-mail addresses. Without one, nobody is invited by an address."""
+
+    trusted_servers: tuple[str, ...] = setting(
+        (), "Names (host or host:port) of identity servers that users may invite by way of."
+    )
+    allowed_networks: tuple[str, ...] = setting(
+        (),
+        "Networks (CIDR) of identity servers that are not reached by a public address; plain HTTP is spoken to these alone.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Voip:
     """The TURN server of calls. Without one, clients are told of none."""
 
@@ -416,6 +429,7 @@ class Settings:
     registration: Registration
     sessions: Sessions
     email: Email
+    identity: Identity
     voip: Voip
     support: Support
     rate_limits: RateLimits

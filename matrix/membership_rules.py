@@ -6,7 +6,6 @@ Source: "Authorisation rules" of each room version; server-server API, "Verifyin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from matrix.auth_selection import AuthError, StateMap
@@ -14,14 +13,9 @@ from matrix.events import Event
 from matrix.identifiers import is_user_id
 from matrix.power_levels import PowerLevels, creators_of
 from matrix.room_versions import RoomVersion
-from matrix.signatures import verify_json_signature
-from matrix.unpadded_base64 import decode
+from matrix.third_party_invites import THIRD_PARTY_INVITE, TooManySignatures, verifying_key
 
 __all__ = ["check_member", "membership_of"]
-
-# Signatures times keys that one third-party invite may make us verify: half a second of work at worst would be a way
-# to stop a server with a few events, and real ones have one signature and two keys.
-_MAX_VERIFICATIONS = 100
 
 
 def membership_of(state: StateMap, user_id: str) -> str:
@@ -148,7 +142,7 @@ def _check_third_party_invite(event: Event, state: StateMap) -> None:
     if mxid != target:
         raise AuthError("The third-party invite is for another user.")
     # 5. … the invitation is in the room, …
-    invitation = state.get(("m.room.third_party_invite", token))
+    invitation = state.get((THIRD_PARTY_INVITE, token))
     if invitation is None:
         raise AuthError("There is no third-party invite with this token.")
     # 6. … made by who now sends the invite, …
@@ -156,38 +150,13 @@ def _check_third_party_invite(event: Event, state: StateMap) -> None:
         raise AuthError("The third-party invite was made by another user.")
     # 7. … and one of its public keys verifies one of the signatures.
     strict = event.room_version.enforce_canonical_json
-    verifications = 0
-    for verify_key in _public_keys(invitation.content):
-        for server_name, key_id in _signature_names(signed):
-            verifications += 1
-            if verifications > _MAX_VERIFICATIONS:
-                raise AuthError("The third-party invite has too many signatures.")
-            if verify_json_signature(signed, server_name, key_id, verify_key, strict=strict):
-                return
-    # 8.
-    raise AuthError("No signature of the third-party invite matches.")
-
-
-def _public_keys(content: dict[str, Any]) -> Iterator[bytes]:
-    """The keys of `public_key` and of `public_keys[].public_key`, those that are well formed."""
-    candidates = [content.get("public_key")]
-    listed = content.get("public_keys")
-    if isinstance(listed, list):
-        candidates += [entry.get("public_key") for entry in listed if isinstance(entry, dict)]
-    for candidate in dict.fromkeys(candidate for candidate in candidates if isinstance(candidate, str)):
-        try:
-            yield decode(candidate)
-        except ValueError:
-            continue
-
-
-def _signature_names(signed: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    signatures = signed.get("signatures")
-    if isinstance(signatures, dict):
-        for server_name, by_key in signatures.items():
-            if isinstance(by_key, dict):
-                for key_id in by_key:
-                    yield server_name, key_id
+    try:
+        verified = verifying_key(signed, invitation.content, strict=strict)
+    except TooManySignatures:
+        raise AuthError("The third-party invite has too many signatures.") from None
+    if verified is None:
+        # 8.
+        raise AuthError("No signature of the third-party invite matches.")
 
 
 def _check_leave(event: Event, state: StateMap, levels: PowerLevels) -> None:

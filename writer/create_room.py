@@ -15,13 +15,14 @@ from matrix.identifiers import new_room_id
 from writer.aliases import Aliases
 from writer.carried_settings import CarriedSettings, predecessor_of
 from writer.drafts import Draft
-from writer.federating import check_local_user, no_identity_server
+from writer.federating import check_local_user
 from writer.invite_permissions import InvitePermissions
 from writer.log_writer import LogWriter
 from writer.profiles import Profiles
 from writer.rate_limits import RateLimits
 from writer.requests import read_body, session_of
 from writer.room_plan import plan_room
+from writer.third_party_invites import ThirdPartyInvites
 
 
 class CreateRoom:
@@ -34,6 +35,7 @@ class CreateRoom:
         profiles: Profiles,
         settings: CarriedSettings,
         permissions: InvitePermissions,
+        third_party: ThirdPartyInvites,
         limits: RateLimits,
         server_name: str,
         default_version: str,
@@ -43,6 +45,7 @@ class CreateRoom:
         self._profiles = profiles
         self._settings = settings
         self._permissions = permissions
+        self._third_party = third_party
         self._limits = limits
         self._server_name = server_name
         self._default_version = default_version
@@ -51,11 +54,12 @@ class CreateRoom:
         """Makes a room."""
         session, body = session_of(req), await read_body(req)
         plan = plan_room(body, session.user_id, self._default_version)
-        if plan.third_party:
-            raise no_identity_server()
+        invitees = [self._third_party.invitee_of(one) for one in plan.third_party]
         for user_id in plan.invite:
             check_local_user(user_id, self._server_name)
         self._limits.take("room", session.user_id)
+        if invitees:
+            self._limits.take("invite", session.user_id, len(invitees))
         await self._permissions.check(session.user_id, plan.invite)
         alias = None if plan.alias_localpart is None else f"#{plan.alias_localpart}:{self._server_name}"
         if alias is not None:
@@ -86,4 +90,6 @@ class CreateRoom:
             )
         if (former := predecessor_of(plan.create_content)) is not None:
             await self._settings.carry(session.user_id, former, room_id)
+        for invitee in invitees:
+            await self._third_party.invite(room_id, session.user_id, invitee)
         resp.media = {"room_id": room_id}

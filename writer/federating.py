@@ -26,8 +26,3 @@ def unknown_room(room_id: str, server_name: str) -> MatrixError:
     if elsewhere and elsewhere != server_name:
         return not_found(f"This server is not in that room, and cannot reach {elsewhere}.")
     return not_found("There is no such room here.")
-
-
-def no_identity_server() -> MatrixError:
-    """The refusal of a third-party invitation."""
-    return MatrixError(403, "M_SERVER_NOT_TRUSTED", "This server uses no identity server.")

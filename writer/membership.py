@@ -19,7 +19,7 @@ from matrix.events import Event
 from writer.aliases import Aliases
 from writer.carried_settings import CarriedSettings, predecessor_of
 from writer.drafts import Draft
-from writer.federating import check_local_user, no_identity_server, unknown_room
+from writer.federating import check_local_user, unknown_room
 from writer.guests import GUEST_ACCESS, lets_guests_in
 from writer.invite_permissions import InvitePermissions
 from writer.log_writer import LogWriter
@@ -30,6 +30,7 @@ from writer.requests import Body, check_room_id, json_object, read_body, require
 from writer.restricted import JOIN_RULES, RestrictedRooms, is_restricted
 from writer.rooms_of_user import membership_in
 from writer.server_notices import check_may_leave
+from writer.third_party_invites import ThirdPartyInvites
 from writer.views import RoomView, StateKey
 
 SQL = Queries("writer", "membership.sql")
@@ -76,9 +77,11 @@ class Join:
         aliases: Aliases,
         profiles: Profiles,
         restricted: RestrictedRooms,
+        third_party: ThirdPartyInvites,
         settings: CarriedSettings,
         limits: RateLimits,
     ) -> None:
+        self._third_party = third_party
         self._settings = settings
         self._pool = pool
         self._memberships = memberships
@@ -110,7 +113,7 @@ class Join:
     async def _join(self, req: Request, resp: Response, room_id: str) -> None:
         session, body = session_of(req), await read_body(req, optional=True)
         reason = text(body, "reason")
-        json_object(body, "third_party_signed")
+        signed = json_object(body, "third_party_signed")
         self._limits.take("join", session.user_id)
         async with self._pool.connection() as connection:
             cursor = await connection.execute(SQL["before_join"], {"user_id": session.user_id, "room_id": room_id})
@@ -129,6 +132,9 @@ class Join:
             content: dict[str, Any] = {**own, "membership": "join", **(orjson.loads(names) if names else {})}
             if reason is not None:
                 content["reason"] = reason
+            if membership != "i" and signed is not None:
+                await self._third_party.accept(room_id, session.user_id, signed)
+                membership = "i"
             if membership != "i" and rules is not None and is_restricted(orjson.loads(rules)["content"]):
                 view, _ = await self._memberships.view(room_id, session.user_id, JOIN_RULES, *POWER_KEYS)
                 authoriser = await self._restricted.authoriser(view, session.user_id)
@@ -180,19 +186,29 @@ class Moderation:
     """POST /rooms/{room_id}/invite, /kick, /ban, /unban."""
 
     def __init__(
-        self, memberships: Memberships, profiles: Profiles, permissions: InvitePermissions, limits: RateLimits
+        self,
+        memberships: Memberships,
+        profiles: Profiles,
+        permissions: InvitePermissions,
+        third_party: ThirdPartyInvites,
+        limits: RateLimits,
     ) -> None:
+        self._third_party = third_party
         self._memberships = memberships
         self._profiles = profiles
         self._permissions = permissions
         self._limits = limits
 
     async def on_post_invite(self, req: Request, resp: Response, room_id: str) -> None:
-        """Invites a user."""
+        """Invites a user, by their id or by an address."""
         session, body = session_of(req), await read_body(req)
         check_room_id(room_id)
         if body.get("user_id") is None and any(name in body for name in ("medium", "address", "id_server")):
-            raise no_identity_server()
+            invitee = self._third_party.invitee_of(body)
+            self._limits.take("invite", session.user_id)
+            await self._third_party.invite(room_id, session.user_id, invitee)
+            resp.media = {}
+            return
         user_id, reason = required_user_id(body), text(body, "reason")
         self._limits.take("invite", session.user_id)
         check_local_user(user_id, self._memberships.server_name)

@@ -33,6 +33,8 @@ PRESETS: Final[dict[str, dict[str, dict[str, str]]]] = {
     },
 }
 MOST_INVITES = 100
+MOST_THIRD_PARTY_INVITES = 10
+"""For each of them an identity server is asked, up to three times."""
 MOST_INITIAL_STATE = 500
 # Made by the server alone, whatever initial_state says.
 _NOT_INITIAL = ("m.room.create", "m.room.member")
@@ -54,7 +56,7 @@ class RoomPlan:
     create_content: dict[str, Any]
     power_levels: dict[str, Any]
     initial_state: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    third_party: bool = False
+    third_party: list[Body] = field(default_factory=list)
 
     def create(self, room_id: str) -> Draft:
         """The create event; `room_id` is without meaning where the room's id is made from the event."""
@@ -116,7 +118,7 @@ def plan_room(body: Body, creator: str, default_version: str) -> RoomPlan:
     invite = list(dict.fromkeys(texts(body, "invite", MOST_INVITES)))
     if not all(is_user_id(user_id) for user_id in invite):
         raise invalid_param("invite must hold user IDs.")
-    third_party = json_list(body, "invite_3pid", MOST_INVITES)
+    third_party = json_list(body, "invite_3pid", MOST_THIRD_PARTY_INVITES)
     if not all(isinstance(one, dict) for one in third_party):
         raise bad_json("invite_3pid must hold objects.")
     trusted = invite if preset == "trusted_private_chat" else []
@@ -133,7 +135,7 @@ def plan_room(body: Body, creator: str, default_version: str) -> RoomPlan:
         create_content=_create_content(json_object(body, "creation_content") or {}, creator, version, trusted),
         power_levels={},
         initial_state=_initial_state(json_list(body, "initial_state", MOST_INITIAL_STATE)),
-        third_party=bool(third_party),
+        third_party=third_party,
     )
     plan.power_levels = _power_levels(plan, json_object(body, "power_level_content_override") or {}, trusted)
     if version.enforce_canonical_json:

@@ -55,6 +55,7 @@ from writer.server_notices import ServerNotices, notices_id
 from writer.services import Services
 from writer.shared_secret import SharedSecretRegistration
 from writer.submit_token import SubmitToken
+from writer.third_party_invites import ThirdPartyInvites
 from writer.third_party_networks import ThirdPartyNetworks
 from writer.threepids import ThirdPartyIdentifiers
 from writer.to_device import ToDevice
@@ -219,6 +220,7 @@ def _add_rooms(app: Routes, services: Services) -> None:
     profiles = Profiles(pool)
     memberships = Memberships(log, server_name)
     permissions = InvitePermissions(pool)
+    third_party = ThirdPartyInvites(log, services.identity_servers, profiles, permissions, server_name)
 
     redacting = Redacting(pool, log)
     send = Send(log, Relating(pool), redacting, limits)
@@ -233,17 +235,20 @@ def _add_rooms(app: Routes, services: Services) -> None:
     app.add_route("/_synapse/admin/v1/send_server_notice/{txn_id}", notices, suffix="once")
 
     default_version = settings.server.default_room_version
-    create_room = CreateRoom(log, aliases, profiles, carried, permissions, limits, server_name, default_version)
+    create_room = CreateRoom(
+        log, aliases, profiles, carried, permissions, third_party, limits, server_name, default_version
+    )
     app.add_route(V3 + "/createRoom", create_room)
     app.add_route(ROOM + "/upgrade", Upgrade(pool, log, claims, profiles, carried, limits, server_name))
-    join = Join(pool, memberships, aliases, profiles, RestrictedRooms(pool, server_name), carried, limits)
+    restricted = RestrictedRooms(pool, server_name)
+    join = Join(pool, memberships, aliases, profiles, restricted, third_party, carried, limits)
     app.add_route(ROOM + "/join", join)
     app.add_route(V3 + "/join/{room_id_or_alias}", join, suffix="alias")
     app.add_route(V3 + "/knock/{room_id_or_alias}", join, suffix="knock")
     leave = Leave(pool, memberships, notices_id(settings))
     app.add_route(ROOM + "/leave", leave)
     app.add_route(ROOM + "/forget", leave, suffix="forget")
-    moderation = Moderation(memberships, profiles, permissions, limits)
+    moderation = Moderation(memberships, profiles, permissions, third_party, limits)
     for action in ("invite", "kick", "ban", "unban"):
         app.add_route(f"{ROOM}/{action}", moderation, suffix=action)
 

@@ -11,6 +11,7 @@ from eventlog.sessions import SessionCache
 from eventlog.settings import Settings
 from writer.departures import Departures
 from writer.guests import Guests
+from writer.identity_servers import IdentityServers
 from writer.log_writer import LogWriter
 from writer.media.pages import Pages
 from writer.passwords import Passwords
@@ -30,6 +31,7 @@ class Services:
     limits: RateLimits
     departures: Departures
     guests: Guests
+    identity_servers: IdentityServers
     routes: Callable[[], Iterable[tuple[str, str]]]
     presences: Presences
     media_pool: Pool

@@ -187,7 +187,11 @@ BAD: list[tuple[dict[str, Any], tuple[int, str]]] = [
     ({"invite": [f"@a{n}:test.example" for n in range(101)]}, (413, "M_TOO_LARGE")),
     ({"invite_3pid": {}}, (400, "M_BAD_JSON")),
     ({"invite_3pid": ["x"]}, (400, "M_BAD_JSON")),
-    ({"invite_3pid": [{"medium": "email", "address": "a@b"}]}, (403, "M_SERVER_NOT_TRUSTED")),
+    ({"invite_3pid": [{"medium": "email", "address": "a@b"}]}, (400, "M_MISSING_PARAM")),
+    (
+        {"invite_3pid": [{"id_server": "a.b", "id_access_token": "c", "medium": "email", "address": "a@b.example"}]},
+        (403, "M_SERVER_NOT_TRUSTED"),
+    ),
     ({"room_version": "99"}, (400, "M_UNSUPPORTED_ROOM_VERSION")),
     ({"room_version": 12}, (400, "M_BAD_JSON")),
     ({"creation_content": []}, (400, "M_BAD_JSON")),

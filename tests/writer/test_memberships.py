@@ -205,7 +205,7 @@ async def test_a_reason_that_is_no_text_is_bad_json(api: Api, action: str) -> No
     assert (await alice.post(f"rooms/{room_id}/{action}", {"reason": 5})).refusal == (400, "M_BAD_JSON")
 
 
-async def test_nobody_of_another_server_and_no_address_can_be_invited_yet(api: Api) -> None:
+async def test_nobody_of_another_server_and_nobody_by_an_untrusted_one_can_be_invited(api: Api) -> None:
     alice = await api.register()
     room_id = await alice.create_room()
     answer = await alice.post(f"rooms/{room_id}/invite", {"user_id": "@bob:elsewhere.example"})
