@@ -35,7 +35,7 @@ from matrix.signatures import SigningKey
 from writer import metrics
 from writer.building import Group, Request, Rest, Signer, fail
 from writer.drafts import Draft, Sent
-from writer.views import RoomView, StateKey, Views, read_views
+from writer.views import RoomView, StateKey, Views, read_views, redact_view
 
 log = structlog.get_logger(__name__)
 
@@ -156,11 +156,15 @@ class LogWriter:
                 await self._head.expect(entry)
 
     async def view(self, room_id: str, keys: Sequence[StateKey]) -> RoomView:
-        """The room as it now is, with the state keys asked for; MatrixError 404 M_NOT_FOUND when it is not known."""
+        """The room as its members read it, with the state keys asked for: what is redacted says no more than that leaves.
+
+        MatrixError 404 M_NOT_FOUND when it is not known.
+        """
         async with self._pool.connection() as connection:
             views = await read_views(connection, {room_id: keys})
-        if room_id not in views:
-            raise MatrixError(404, "M_NOT_FOUND", "Unknown room.")
+            if room_id not in views:
+                raise MatrixError(404, "M_NOT_FOUND", "Unknown room.")
+            await redact_view(connection, views[room_id])
         return views[room_id]
 
     async def typing(self, room_id: str, user_id: str, typing: bool, timeout_ms: int) -> None:

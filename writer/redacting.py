@@ -15,6 +15,7 @@ from eventlog.safe_text import unsafe
 from matrix.errors import forbidden, invalid_param, not_found, user_suspended
 from matrix.identifiers import fits, is_event_id
 from writer.drafts import Draft
+from writer.guests import GUEST_ACCESS, Guests
 from writer.log_writer import LogWriter
 from writer.permissions import POWER_KEYS, may_redact_others, membership_of
 from writer.rate_limits import RateLimits
@@ -37,8 +38,10 @@ class Redacting:
         self._pool = pool
         self._log = log
 
-    async def check(self, user_id: str, room_id: str, event_id: str, *, own_only: bool = False) -> None:
-        """M_NOT_FOUND for an event that is not of this room, M_FORBIDDEN for one that the user may not redact.
+    async def check(self, user_id: str, room_id: str, event_id: str, *, own_only: bool = False) -> str:
+        """The type of an event that the user may redact.
+
+        M_NOT_FOUND for an event that is not of this room, M_FORBIDDEN for one that the user may not redact.
 
         `own_only`: M_USER_SUSPENDED for what others have sent.
         The auth rules let a server's users redact each other's events; that they may not is for their server to see to.
@@ -59,13 +62,15 @@ class Redacting:
             raise user_suspended()
         if sender != user_id and not may_redact_others(view, user_id):
             raise forbidden("You may not redact what others have sent here.")
+        return unsafe(event_type)
 
 
 class Redact:
     """PUT /rooms/{room_id}/redact/{event_id}/{txn_id}."""
 
-    def __init__(self, log: LogWriter, redacting: Redacting, limits: RateLimits) -> None:
+    def __init__(self, log: LogWriter, redacting: Redacting, guests: Guests, limits: RateLimits) -> None:
         self._log = log
+        self._guests = guests
         self._redacting = redacting
         self._limits = limits
 
@@ -76,7 +81,7 @@ class Redact:
         body = await read_body(req, optional=True)
         reason = text(body, "reason")
         check_room_id(room_id)
-        await self._redacting.check(session.user_id, room_id, event_id, own_only=session.suspended)
+        event_type = await self._redacting.check(session.user_id, room_id, event_id, own_only=session.suspended)
         draft = Draft(
             room_id,
             session.user_id,
@@ -88,4 +93,6 @@ class Redact:
             txn_path=f"redact/{room_id}/{event_id}",
         )
         sent = await self._log.send([draft])
+        if event_type == GUEST_ACCESS[0]:
+            await self._guests.expel(room_id)
         resp.data = orjson.dumps({"event_id": sent[0].event_id})

@@ -225,7 +225,7 @@ def _add_rooms(app: Routes, services: Services) -> None:
     redacting = Redacting(pool, log)
     send = Send(log, Relating(pool), redacting, limits)
     app.add_route(ROOM + "/send/{event_type}/{txn_id}", send)
-    app.add_route(ROOM + "/redact/{event_id}/{txn_id}", Redact(log, redacting, limits))
+    app.add_route(ROOM + "/redact/{event_id}/{txn_id}", Redact(log, redacting, services.guests, limits))
     state = State(log, aliases, services.guests, permissions, limits, server_name)
     app.add_route(ROOM + "/state/{event_type}", state)
     app.add_route(ROOM + "/state/{event_type}/{state_key}", state)

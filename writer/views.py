@@ -18,6 +18,7 @@ from eventlog.queries import Queries
 from eventlog.safe_text import safe
 from matrix.events import Event
 from matrix.hashes import reference_hash
+from matrix.redaction import redact_content
 from matrix.room_versions import ROOM_VERSIONS, RoomVersion
 from matrix.unpadded_base64 import encode as encode_base64
 
@@ -27,6 +28,8 @@ MAX_VIEWS = 2_000
 MAX_PREV_EVENTS = 20
 
 StateKey = tuple[str, str]
+
+_SURVIVING = frozenset(("m.room.create", "m.room.power_levels"))
 
 
 @dataclass(slots=True)
@@ -124,6 +127,19 @@ async def read_views(connection: AsyncConnection, asked: Mapping[str, Iterable[S
         if version.references_carry_hashes:
             await _read_hashes(connection, view)
     return views
+
+
+async def redact_view(connection: AsyncConnection, view: RoomView) -> None:
+    """Takes out of a view what redactions have taken out of the room; not for building on, where auth sees events as they were."""
+    # Of these all that anybody asks for survives.
+    stated = [event for (kind, _), event in view.state.items() if event is not None and kind not in _SURVIVING]
+    if not stated:
+        return
+    cursor = await connection.execute(SQL["redacted"], {"event_ids": [event.event_id for event in stated]})
+    redacted = {event_id for (event_id,) in await cursor.fetchall()}
+    for event in stated:
+        if event.event_id in redacted:
+            event.content = redact_content(event.type, event.content, view.room_version)
 
 
 async def _read_hashes(connection: AsyncConnection, view: RoomView) -> None:

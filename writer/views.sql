@@ -10,3 +10,7 @@ select e.event_id, e.json
 from unnest(%(event_ids)s::text[]) as w (event_id)
 join eventlog.event_keys i on i.key = eventlog.event_key(w.event_id)
 join eventlog.events e on e.id = i.id
+
+-- redacted --
+-- Which of some events are redacted.
+select x.target from roomserver.redactions x where x.target = any(%(event_ids)s)

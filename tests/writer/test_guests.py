@@ -77,6 +77,18 @@ async def test_guests_leave_when_a_room_no_longer_lets_them_in(guests_api: Api) 
     assert await alice.membership(other_id, guest.user_id) == "leave"
 
 
+async def test_guests_leave_and_stay_out_when_what_let_them_in_is_redacted(guests_api: Api) -> None:
+    api = guests_api
+    guest, other, alice = await _guest(api), await _guest(api), await api.register()
+    room_id = await alice.create_room(preset="public_chat", initial_state=[CAN_JOIN])
+    (await guest.post(f"join/{part(room_id)}", {})).ok()
+    path = f"rooms/{part(room_id)}/state/m.room.guest_access"
+    let_in = (await alice.put(path, {"guest_access": "can_join", "again": True})).ok()["event_id"]
+    (await alice.put(f"rooms/{part(room_id)}/redact/{part(let_in)}/1", {})).ok()
+    assert await alice.membership(room_id, guest.user_id) == "leave"
+    assert (await other.post(f"join/{part(room_id)}", {})).refusal == REFUSED
+
+
 async def test_a_guest_may_do_what_is_named_and_nothing_else(guests_api: Api) -> None:
     api = guests_api
     guest, alice = await _guest(api), await api.register()

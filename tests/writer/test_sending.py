@@ -181,6 +181,35 @@ async def test_one_redacts_ones_own_events_and_with_power_others(api: Api) -> No
     (await alice.put(f"{path}/{await bob.send(room_id)}/3")).ok()
 
 
+@pytest.mark.parametrize("version", ["10", "12"])
+async def test_what_was_redacted_can_be_said_again_and_counts_no_more(api: Api, version: str) -> None:
+    alice = await api.register()
+    room_id = await alice.create_room(room_version=version, preset="public_chat")
+    state = f"rooms/{room_id}/state"
+    for kind, key, content in (
+        ("m.room.topic", "", {"topic": "frogs"}),
+        ("m.room.member", alice.user_id, {"membership": "join", "displayname": "Alice"}),
+    ):
+        first = (await alice.put(f"{state}/{kind}/{key}", content)).ok()["event_id"]
+        assert (await alice.put(f"{state}/{kind}/{key}", content)).ok()["event_id"] == first
+        (await alice.put(f"rooms/{room_id}/redact/{part(first)}/1", {})).ok()
+        assert (await alice.get(f"{state}/{kind}/{key}")).ok() != content
+        assert (await alice.put(f"{state}/{kind}/{key}", content)).ok()["event_id"] != first
+        assert (await alice.get(f"{state}/{kind}/{key}")).ok() == content
+    # What survives has not changed.
+    rule = (await alice.put(f"{state}/m.room.join_rules/", {"join_rule": "invite"})).ok()["event_id"]
+    (await alice.put(f"rooms/{room_id}/redact/{part(rule)}/1", {})).ok()
+    assert (await alice.put(f"{state}/m.room.join_rules/", {"join_rule": "invite"})).ok()["event_id"] == rule
+    # An alias that was redacted away does not come back when another one goes.
+    one, two = (f"#redacted.{version}.{name}:test.example" for name in ("one", "two"))
+    for alias in (one, two):
+        (await alice.put(f"directory/room/{part(alias)}", {"room_id": room_id})).ok()
+    named = (await alice.put(f"{state}/m.room.canonical_alias/", {"alias": one, "alt_aliases": [two]})).ok()["event_id"]
+    (await alice.put(f"rooms/{room_id}/redact/{part(named)}/1", {})).ok()
+    (await alice.delete(f"directory/room/{part(one)}")).ok()
+    assert (await alice.get(f"{state}/m.room.canonical_alias/")).ok() == {}
+
+
 async def test_what_cannot_be_redacted_is_refused(api: Api) -> None:
     alice, bob = await api.register(), await api.register()
     room_id, other = await alice.create_room(preset="public_chat"), await alice.create_room()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from api_server import Api, Client, serving, settings_for
+from api_server import Api, Client, part, serving, settings_for
 from identity_server import TOKEN, IdentityServer, by_address, identifying
 
 from matrix.signatures import SigningKey
@@ -114,6 +114,12 @@ async def test_a_proof_that_is_not_ones_own_or_not_of_the_room_lets_nobody_in(bo
     (await alice.post(f"rooms/{room_id}/ban", {"user_id": carol.user_id})).ok()
     assert (await carol.post(f"join/{room_id}", {"third_party_signed": good})).refusal == (403, "M_FORBIDDEN")
     (await alice.post(f"rooms/{room_id}/unban", {"user_id": carol.user_id})).ok()
+    (await alice.post(f"rooms/{room_id}/invite", by_address(there, "dave@post.example"))).ok()
+    state = (await alice.get(f"rooms/{room_id}/state")).body
+    (redacted,) = [event["event_id"] for event in state if event["state_key"] == "token2"]
+    (await alice.put(f"rooms/{room_id}/redact/{part(redacted)}/1", {})).ok()
+    of_dave = there.signed("token2", alice.user_id, carol.user_id)
+    assert (await carol.post(f"join/{room_id}", {"third_party_signed": of_dave})).refusal == (403, "M_FORBIDDEN")
     # An invitation that is taken back has no keys any more.
     (await alice.put(f"rooms/{room_id}/state/m.room.third_party_invite/token1", {})).ok()
     assert (await carol.post(f"join/{room_id}", {"third_party_signed": good})).refusal == (403, "M_FORBIDDEN")
