@@ -17,13 +17,12 @@ from matrix.room_versions import RoomVersion
 __all__ = ["check_power_levels"]
 
 
-def check_power_levels(event: Event, create: Event, current: Event | None, level: int | float) -> None:
-    """Rule 10: the new levels are well formed, and none is touched or set beyond `level`, the sender's own.
+def check_form_of_power_levels(content: dict[str, Any], create: Event) -> dict[str, int]:
+    """Rules 10.1 to 10.4: the levels are well formed, whoever sends them. Returns those of `users`.
 
     Raises AuthError, or BadPowerLevel for malformed levels.
     """
     rules = create.room_version
-    content = event.content
     if rules.integer_power_levels:
         # 10.1 The levels with names of their own are integers.
         for name in LEVEL_DEFAULTS:
@@ -40,6 +39,17 @@ def check_power_levels(event: Event, create: Event, current: Event | None, level
     # 10.4 It does not name the creators, whose power nothing can change.
     if rules.privileged_creators and any(creator in users for creator in creators_of(create)):
         raise AuthError("Power levels may not name the creators of the room.")
+    return users
+
+
+def check_power_levels(event: Event, create: Event, current: Event | None, level: int | float) -> None:
+    """Rule 10: the new levels are well formed, and none is touched or set beyond `level`, the sender's own.
+
+    Raises AuthError, or BadPowerLevel for malformed levels.
+    """
+    rules = create.room_version
+    content = event.content
+    users = check_form_of_power_levels(content, create)
     # 10.5 The first levels of a room may be any.
     if current is None:
         return

@@ -226,7 +226,8 @@ def _add_rooms(app: Routes, services: Services) -> None:
     send = Send(log, Relating(pool), redacting, limits)
     app.add_route(ROOM + "/send/{event_type}/{txn_id}", send)
     app.add_route(ROOM + "/redact/{event_id}/{txn_id}", Redact(log, redacting, services.guests, limits))
-    state = State(log, aliases, services.guests, permissions, limits, server_name)
+    restricted = RestrictedRooms(pool, server_name)
+    state = State(log, aliases, services.guests, permissions, restricted, limits, server_name)
     app.add_route(ROOM + "/state/{event_type}", state)
     app.add_route(ROOM + "/state/{event_type}/{state_key}", state)
 
@@ -240,7 +241,6 @@ def _add_rooms(app: Routes, services: Services) -> None:
     )
     app.add_route(V3 + "/createRoom", create_room)
     app.add_route(ROOM + "/upgrade", Upgrade(pool, log, claims, profiles, carried, limits, server_name))
-    restricted = RestrictedRooms(pool, server_name)
     join = Join(pool, memberships, aliases, profiles, restricted, third_party, carried, limits)
     app.add_route(ROOM + "/join", join)
     app.add_route(V3 + "/join/{room_id_or_alias}", join, suffix="alias")

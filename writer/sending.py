@@ -11,20 +11,30 @@ from typing import Any
 import orjson
 from falcon.asgi import Request, Response
 
+from matrix.auth_selection import AuthError
 from matrix.errors import MatrixError, bad_json, bad_state, guest_forbidden, invalid_param, too_large
 from matrix.identifiers import fits, is_room_alias
+from matrix.power_level_rules import check_form_of_power_levels
+from matrix.power_levels import BadPowerLevel
 from writer.aliases import Aliases
 from writer.drafts import Draft
 from writer.federating import check_local_invitee
 from writer.guests import GUEST_ACCESS, Guests
 from writer.invite_permissions import InvitePermissions
 from writer.log_writer import LogWriter
+from writer.permissions import CREATE, LEVELS, POWER_KEYS, membership_of
 from writer.rate_limits import RateLimits
 from writer.redacting import Redacting, check_txn_id
 from writer.relating import Relating
 from writer.requests import Body, check_room_id, read_body, session_of
+from writer.restricted import JOIN_RULES, RestrictedRooms
+from writer.views import RoomView, StateKey
 
 MOST_ALIASES = 100
+MEMBER = "m.room.member"
+AUTHORISER = "join_authorised_via_users_server"
+_ASKED: dict[str, tuple[StateKey, ...]] = {MEMBER: (JOIN_RULES, *POWER_KEYS), LEVELS[0]: (CREATE,)}
+"""What else of a room is looked at before a state event of a type is set."""
 
 
 def check_type(event_type: str) -> str:
@@ -78,6 +88,7 @@ class State:
         aliases: Aliases,
         guests: Guests,
         permissions: InvitePermissions,
+        restricted: RestrictedRooms,
         limits: RateLimits,
         server_name: str,
     ) -> None:
@@ -85,6 +96,7 @@ class State:
         self._aliases = aliases
         self._guests = guests
         self._permissions = permissions
+        self._restricted = restricted
         self._limits = limits
         self._server_name = server_name
 
@@ -97,24 +109,41 @@ class State:
         check_type(event_type)
         if not fits(state_key):
             raise too_large("A state key may have 255 bytes.")
-        if event_type == "m.room.member":
+        if event_type == MEMBER:
             if session.guest and content.get("membership") != "leave":
                 # Whether they may be let in is asked where they join.
                 raise guest_forbidden()
             check_local_invitee(content, state_key, self._server_name)
             if content.get("membership") == "invite":
                 await self._permissions.check(session.user_id, [state_key])
-        view = await self._log.view(room_id, [(event_type, state_key)])
-        current = view.state.get((event_type, state_key))
+        key = (event_type, state_key)
+        own = (MEMBER, session.user_id)
+        more = [asked for asked in (*_ASKED[event_type], own) if asked != key] if event_type in _ASKED else []
+        view = await self._log.view(room_id, [key, *more])
+        current = view.state.get(key)
         if current is not None and current.sender == session.user_id and _same(current.content, content):
             resp.data = orjson.dumps({"event_id": current.event_id})
             return
-        if event_type == "m.room.canonical_alias" and state_key == "":
+        if key == ("m.room.canonical_alias", ""):
             await self._check_aliases(room_id, content, {} if current is None else current.content)
+        elif key == LEVELS:
+            _check_levels(content, view, session.user_id)
+        elif event_type == MEMBER:
+            # Every event has this server's signature: whose word a join rests on is not for who joins to say.
+            content.pop(AUTHORISER, None)
+            if state_key == session.user_id and content.get("membership") == "join":
+                await self._vouch(content, view, session.user_id)
         sent = await self._log.send([Draft(room_id, session.user_id, event_type, content, state_key=state_key)])
         if (event_type, state_key) == GUEST_ACCESS:
             await self._guests.expel(room_id)
         resp.data = orjson.dumps({"event_id": sent[0].event_id})
+
+    async def _vouch(self, content: Body, view: RoomView, user_id: str) -> None:
+        """Names who authorises a join, where one is needed. M_FORBIDDEN where nobody does."""
+        if membership_of(view.state.get((MEMBER, user_id))) not in ("join", "invite"):
+            authoriser = await self._restricted.authoriser(view, user_id)
+            if authoriser is not None:
+                content[AUTHORISER] = authoriser
 
     async def _check_aliases(self, room_id: str, content: Body, before: dict[str, Any]) -> None:
         # "the server MUST verify that each alias that was not in the event before points to the room": M_BAD_ALIAS if
@@ -123,6 +152,18 @@ class State:
         for alias in _aliases_of(content, strict=True):
             if alias not in known and await self._aliases.room_of(alias) != room_id:
                 raise MatrixError(400, "M_BAD_ALIAS", f"{alias} does not point to this room.")
+
+
+def _check_levels(content: Body, view: RoomView, user_id: str) -> None:
+    """M_BAD_JSON for power levels that nobody could set; who is not in the room is told nothing of who made it."""
+    create = view.state.get(CREATE)
+    if create is not None and membership_of(view.state.get((MEMBER, user_id))) == "join":
+        try:
+            check_form_of_power_levels(content, create)
+        except AuthError as error:
+            raise bad_json(error.reason) from error
+        except BadPowerLevel as error:
+            raise bad_json(f"{error}.") from error
 
 
 def _same(one: Any, other: Any) -> bool:

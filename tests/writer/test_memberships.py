@@ -214,3 +214,21 @@ async def test_nobody_of_another_server_and_nobody_by_an_untrusted_one_can_be_in
     assert (await alice.post(f"rooms/{room_id}/invite", body)).refusal == (403, "M_SERVER_NOT_TRUSTED")
     answer = await alice.put(f"rooms/{room_id}/state/m.room.member/@bob:elsewhere.example", {"membership": "invite"})
     assert answer.refusal == (403, "M_FORBIDDEN")
+
+
+async def test_nobody_lets_themselves_into_a_restricted_room_in_the_name_of_a_member(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    space = await alice.create_room(preset="public_chat")
+    rules = {"join_rule": "restricted", "allow": [{"type": "m.room_membership", "room_id": space}]}
+    room_id = await alice.create_room(initial_state=[{"type": "m.room.join_rules", "content": rules}])
+    path = f"rooms/{part(room_id)}/state/m.room.member/{part(bob.user_id)}"
+    forged = {"membership": "join", "join_authorised_via_users_server": alice.user_id}
+    assert (await bob.put(path, forged)).refusal == (403, "M_FORBIDDEN")
+    assert await bob.membership(room_id, bob.user_id) is None
+    (await bob.post(f"join/{part(space)}", {})).ok()
+    (await bob.put(path, {"membership": "join", "displayname": "Bob"})).ok()
+    content = await bob.state(room_id, "m.room.member", bob.user_id)
+    assert content == {"membership": "join", "displayname": "Bob", "join_authorised_via_users_server": alice.user_id}
+    (await bob.put(path, {"membership": "join", "displayname": "Bobby", "join_authorised_via_users_server": "x"})).ok()
+    content = await bob.state(room_id, "m.room.member", bob.user_id)
+    assert content == {"membership": "join", "displayname": "Bobby"}

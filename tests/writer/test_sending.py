@@ -141,6 +141,16 @@ async def test_state_needs_power(api: Api) -> None:
     assert (await alice.put(f"rooms/{room_id}/send/m.room.create/1", {})).refusal == (400, "M_BAD_STATE")
 
 
+async def test_power_levels_that_nobody_could_set_are_bad_and_tell_strangers_nothing(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    room_id = await alice.create_room(room_version="12")
+    path = f"rooms/{part(room_id)}/state/m.room.power_levels"
+    for levels in ({"users": {alice.user_id: 100}}, {"users": {"nobody": 1}}, {"ban": "50"}, {"events": []}):
+        assert (await alice.put(path, levels)).refusal == (400, "M_BAD_JSON"), levels
+        assert (await bob.put(path, levels)).refusal == (403, "M_FORBIDDEN"), levels
+    (await alice.put(path, {"users": {bob.user_id: 100}})).ok()
+
+
 async def test_a_canonical_alias_has_to_point_to_the_room(api: Api) -> None:
     alice = await api.register()
     room_id, other = await alice.create_room(), await alice.create_room()
