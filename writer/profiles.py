@@ -32,6 +32,8 @@ SQL = Queries("writer", "profiles.sql")
 MOST_BYTES = 65_536
 MOST_NAME_CHARACTERS = 256
 MOST_URL_CHARACTERS = 1000
+# Changes that one request follows.
+MOST_ROUNDS = 5
 IN_MEMBER_EVENTS = ("displayname", "avatar_url")
 
 _FIELD = re.compile(r"avatar_url|displayname|m\.tz|[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_-]*)+")
@@ -134,8 +136,19 @@ class ProfileResource:
             await self._propagate(user_id)
 
     async def _propagate(self, user_id: str) -> None:
-        """Says the new name in every room the user is joined to."""
-        content = await self._profiles.member(user_id, "join")
+        """Says the new name in every room the user is joined to.
+
+        Again if it has been changed meanwhile: whoever ends last has looked at the profile after the last word in any room.
+        """
+        content: dict[str, Any] = {}
+        for _ in range(MOST_ROUNDS):
+            named = await self._profiles.member(user_id, "join")
+            if named == content:
+                return
+            content = named
+            await self._say(user_id, content)
+
+    async def _say(self, user_id: str, content: dict[str, Any]) -> None:
         key = ("m.room.member", user_id)
 
         async def change(room_id: str) -> None:

@@ -31,6 +31,19 @@ async def test_a_name_follows_into_the_rooms_one_is_joined_to(api: Api) -> None:
     assert await alice.state(rooms[0], "m.room.member", bob.user_id) == {"membership": "join"}
 
 
+async def test_of_names_set_at_once_one_is_in_the_profile_and_in_all_rooms(api: Api) -> None:
+    alice = await api.register()
+    rooms = [await alice.create_room() for _ in range(3)]
+    path = f"profile/{alice.user_id}/displayname"
+    for _ in range(3):
+        names = [{"displayname": f"Alice {number}"} for number in range(8)]
+        for answer in await asyncio.gather(*(alice.put(path, name) for name in names)):
+            answer.ok()
+        kept = (await api.anybody.get(path)).ok()
+        said = [await alice.state(room_id, "m.room.member", alice.user_id) for room_id in rooms]
+        assert said == [{"membership": "join", **kept}] * 3
+
+
 async def test_fields_of_ones_own_are_kept_with_any_value(api: Api) -> None:
     alice = await api.register()
     for field, value in (("org.example.pronouns", ["they"]), ("m.tz", "Europe/Berlin"), ("a.b_c", {"n": 1.5})):
