@@ -1,8 +1,7 @@
-"""Keys that devices upload, and one-time keys that others claim.
+"""Keys that devices upload.
 
-Invariant: a one-time key is handed out at most once, in one committed statement: what was claimed is known for a week and not
-taken back when it is uploaded again, and a key of an earlier epoch is never handed out, for a restored database does not know
-whether it was. Identity keys go through the log. Source: client-server API, "End-to-End Encryption: Key management API".
+Invariant: what was claimed is known for a week and not taken back when it is uploaded again (writer/key_claims.py hands keys out).
+Identity keys go through the log. Source: client-server API, "End-to-End Encryption: Key management API".
 """
 
 from __future__ import annotations
@@ -18,14 +17,13 @@ from eventlog.queries import Queries
 from eventlog.safe_text import safe, unsafe
 from matrix.canonical import check_canonical, encode_canonical
 from matrix.errors import bad_json, invalid_param, too_large
-from matrix.identifiers import fits, is_user_id, server_name_of
+from matrix.identifiers import fits
 from writer.key_directory import DEVICE, KeyDirectory
-from writer.log_writer import LogWriter
 from writer.requests import Body, json_object, read_body, session_of
 
 SQL: Final = Queries("writer", "keys.sql")
 MOST_KEYS: Final = 1_000
-"""One-time keys that a device may have, and that one request may bring or claim."""
+"""One-time keys that a device may have, and that one request may bring."""
 MOST_FALLBACK: Final = 5
 MOST_KEY_BYTES: Final = 8_192
 """Bytes of one key as JSON: keys that withstand quantum computers have two thousand."""
@@ -36,15 +34,13 @@ Keys = list[tuple[str, str, str]]
 
 
 class DeviceKeys:
-    """/keys/upload, /keys/claim."""
+    """/keys/upload."""
 
-    def __init__(self, pool: Pool, log: LogWriter, directory: KeyDirectory, server_name: str) -> None:
+    def __init__(self, pool: Pool, directory: KeyDirectory) -> None:
         self._pool = pool
-        self._log = log
         self._directory = directory
-        self._server_name = server_name
 
-    async def on_post_upload(self, req: Request, resp: Response) -> None:
+    async def on_post(self, req: Request, resp: Response) -> None:
         """Takes identity keys, one-time keys and fallback keys of the requester's device; says how many one-time keys it has."""
         session, body = session_of(req), await read_body(req)
         device_keys = json_object(body, "device_keys")
@@ -60,52 +56,6 @@ class DeviceKeys:
         async with self._pool.connection() as connection, connection.transaction():
             counts = await put_keys(connection, session.user_id, session.device_id, one_time, fallback)
         resp.media = {"one_time_key_counts": counts}
-
-    async def on_post_claim(self, req: Request, resp: Response) -> None:
-        """Hands out a key of each device that is named."""
-        body = await read_body(req)
-        wanted, failures = self._wanted(body)
-        found: dict[str, dict[str, dict[str, Any]]] = {}
-        if wanted:
-            rows = [
-                {"o": place, "user_id": user_id, "device_id": safe(device_id), "algorithm": safe(algorithm)}
-                for place, (user_id, device_id, algorithm) in enumerate(wanted)
-            ]
-            self._log.check_load()
-            async with self._pool.connection() as connection:
-                row = await (await connection.execute(SQL["claim"], {"wanted": orjson.dumps(rows).decode()})).fetchone()
-            assert row is not None
-            for place, key_id, key in orjson.loads(row[0]):
-                user_id, device_id, algorithm = wanted[place]
-                of_device = found.setdefault(user_id, {}).setdefault(device_id, {})
-                of_device[f"{algorithm}:{unsafe(key_id)}"] = orjson.loads(key)
-            if row[1] is not None:
-                await self._log.settled(row[1])
-        resp.media = {"one_time_keys": found, "failures": failures}
-
-    def _wanted(self, body: Body) -> tuple[list[tuple[str, str, str]], dict[str, object]]:
-        """User, device and algorithm of each wish; and the servers that cannot be asked."""
-        wanted: list[tuple[str, str, str]] = []
-        failures: dict[str, object] = {}
-        users = json_object(body, "one_time_keys")
-        if users is None:
-            raise bad_json("one_time_keys must be an object.")
-        for user_id, devices in users.items():
-            if not isinstance(devices, dict):
-                raise bad_json("one_time_keys must have an object for each user.")
-            if not is_user_id(user_id):
-                raise invalid_param("one_time_keys names somebody who is no user.")
-            server_name = server_name_of(user_id)
-            for device_id, algorithm in devices.items():
-                if not isinstance(algorithm, str):
-                    raise bad_json("one_time_keys must name an algorithm for each device.")
-                if server_name == self._server_name:
-                    wanted.append((user_id, device_id, algorithm))
-                else:
-                    failures[server_name] = {"errcode": "M_UNKNOWN", "error": "This server does not reach others."}
-        if len(wanted) > MOST_KEYS:
-            raise too_large(f"At most {MOST_KEYS} keys can be claimed at once.")
-        return wanted, failures
 
 
 async def put_keys(

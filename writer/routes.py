@@ -25,6 +25,7 @@ from writer.filters import Filters
 from writer.interactive import Interactive
 from writer.invite_permissions import InvitePermissions
 from writer.key_backups import BackedUpKeys, KeyBackupVersions
+from writer.key_claims import KeyClaims
 from writer.key_directory import KeyDirectory
 from writer.key_query import KeyQuery
 from writer.login import Login, Logout, Refresh
@@ -143,9 +144,8 @@ def _add_accounts(app: Routes, services: Services) -> None:
     app.add_route(V3 + "/delete_devices", devices, suffix="delete")
 
     directory = KeyDirectory(pool, services.log, Claims(pool))
-    device_keys = DeviceKeys(pool, services.log, directory, server_name)
-    app.add_route(V3 + "/keys/upload", device_keys, suffix="upload")
-    app.add_route(V3 + "/keys/claim", device_keys, suffix="claim")
+    app.add_route(V3 + "/keys/upload", DeviceKeys(pool, directory))
+    app.add_route(V3 + "/keys/claim", KeyClaims(pool, services.log, server_name))
     app.add_route(V3 + "/keys/query", KeyQuery(directory, server_name))
     cross_signing = CrossSigning(directory, authentication)
     app.add_route(V3 + "/keys/device_signing/upload", cross_signing, suffix="keys")
