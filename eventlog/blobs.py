@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from eventlog.pace import Pace
 from eventlog.pools import Pool
 from eventlog.queries import Queries
 
@@ -40,9 +41,10 @@ class Blob(NamedTuple):
 class BlobWriter:
     """One content being written: `add` what comes, then `finish`."""
 
-    def __init__(self, pool: Pool, directory: Path | None) -> None:
+    def __init__(self, pool: Pool, directory: Path | None, pace: Pace) -> None:
         self._pool = pool
         self._directory = directory
+        self._pace = pace
         self._pending = bytearray()
         self._pieces = 0
         self._digest = hashlib.sha256()
@@ -88,6 +90,7 @@ class BlobWriter:
 
     async def _write(self, piece: bytes) -> None:
         self._digest.update(piece)
+        await self._pace.take(len(piece))
         if self._file is not None:
             await asyncio.to_thread(_write, self._file, piece)
         else:
@@ -98,16 +101,17 @@ class BlobWriter:
 
 
 class Blobs:
-    """Where contents are. `directory` is where files are, whether or not new ones are put there."""
+    """Where contents are. `directory` is where files are, whether or not new ones are put there; `pace` is that of writing."""
 
-    def __init__(self, pool: Pool, directory: Path, *, into_files: bool = False) -> None:
+    def __init__(self, pool: Pool, directory: Path, *, into_files: bool = False, pace: Pace | None = None) -> None:
         self._pool = pool
         self._directory = directory
         self._into_files = into_files
+        self._pace = pace or Pace(0)
 
     def writer(self) -> BlobWriter:
         """A content that will be written."""
-        return BlobWriter(self._pool, self._directory if self._into_files else None)
+        return BlobWriter(self._pool, self._directory if self._into_files else None, self._pace)
 
     async def read(self, blob: Blob, first: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """The bytes from `first` up to and without `end`, in parts. Raises BlobLost, psycopg.Error."""

@@ -381,6 +381,12 @@ class Media:
     store: str = setting("database", "Where uploads are put.", choices=("database", "directory"))
     directory: Path = setting("{data_dir}/media", "Folder of the files, where store is directory.")
     max_upload_bytes: int = setting(52_428_800, "Longest upload.", minimum=1)
+    upload_bytes_per_second: int = setting(
+        25_165_824,
+        "What all uploads together write a second, so that messages need not wait for them; each of client.processes has its"
+        " part of it. 0: whatever the disk takes.",
+        minimum=0,
+    )
     user_max_bytes: int = setting(10_737_418_240, "What one user may have uploaded in all. 0: any amount.", minimum=0)
     user_max_files: int = setting(100_000, "Files that one user may have uploaded. 0: any number.", minimum=0)
     pending_uploads: int = setting(50, "URIs that a user may have asked for and not uploaded to yet.", minimum=1)

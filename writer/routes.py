@@ -271,7 +271,7 @@ def _add_rooms(app: Routes, services: Services) -> None:
 
 def _add_media(app: Routes, services: Services) -> None:
     settings, limits = services.settings, services.limits
-    uploads = Uploads(services.media_pool, settings.media)
+    uploads = Uploads(services.media_pool, settings.media, settings.client.processes)
     upload = Upload(uploads, limits, settings)
     app.add_route(MEDIA + "/upload", upload)
     app.add_route(MEDIA + "/upload/{server_name}/{media_id}", upload, suffix="to")

@@ -268,6 +268,33 @@ async def test_what_is_in_quarantine_is_not_found(api: Api) -> None:
         assert (answer.status_code, answer.json()["errcode"]) == (404, "M_NOT_FOUND")
 
 
+async def test_who_has_uploaded_as_much_as_they_may_is_refused_more(
+    writers_database: str, tmp_path: Path, api: Api
+) -> None:
+    """`api` is there for its room server."""
+    limits = {"WALDEN_MEDIA_USER_MAX_BYTES": "1000", "WALDEN_MEDIA_USER_MAX_FILES": "3"}
+    async with serving(settings_for(writers_database, tmp_path, **limits)) as here:
+
+        async def parts(size: int) -> Any:
+            yield b"x" * size
+
+        async def refusal(client: Client, content: Any) -> tuple[int, str]:
+            answer = await ask(client, "POST", f"{OLD}/upload", content)
+            return answer.status_code, answer.json()["errcode"]
+
+        alice, bob = await here.register(), await here.register()
+        media_id = await upload(alice, b"x" * 900)
+        # As soon as its length is known, or once it is.
+        for content in (b"x" * 101, parts(101)):
+            assert await refusal(alice, content) == (403, "M_FORBIDDEN")
+        await upload(alice, parts(100))
+        assert (await download(alice, media_id)).content == b"x" * 900
+        for _ in range(3):
+            await upload(bob, b"")
+        assert await refusal(bob, b"") == (403, "M_FORBIDDEN")
+        assert (await bob.post("/_matrix/media/v1/create")).refusal == (403, "M_FORBIDDEN")
+
+
 @pytest.mark.parametrize("path", ["download", "thumbnail"])
 async def test_what_is_lost_is_not_found_and_nobody_keeps_that_in_mind(
     writers_database: str, tmp_path: Path, api: Api, path: str

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from eventlog.blobs import Blob, Blobs
+from eventlog.pace import Pace
 from eventlog.pools import Pool
 from eventlog.queries import Queries
 from eventlog.safe_text import safe
@@ -65,10 +66,11 @@ class Stored(NamedTuple):
 class Uploads:
     """Stores what is uploaded. The pool is of the role writer, and of its own: uploads wait for each other alone."""
 
-    def __init__(self, pool: Pool, settings: Media) -> None:
+    def __init__(self, pool: Pool, settings: Media, processes: int = 1) -> None:
         self._pool = pool
         self._settings = settings
-        self._blobs = Blobs(pool, settings.directory, into_files=settings.store == "directory")
+        pace = Pace(settings.upload_bytes_per_second / processes)
+        self._blobs = Blobs(pool, settings.directory, into_files=settings.store == "directory", pace=pace)
         self._running = 0
 
     async def expect(self, user_id: str) -> Awaited:
