@@ -46,7 +46,7 @@ async def test_two_nio_clients_hold_an_encrypted_conversation(server: WholeServe
         ben.listen()
         await ben.until(lambda: room_id in ben.invites)
         good(await ben.client.join(room_id))
-        await ada.until(lambda: ben_id in ada.client.rooms[room_id].users)
+        await ada.until(lambda: room_id in ada.client.rooms and ben_id in ada.client.rooms[room_id].users)
         await ada.until(lambda: bool(ada.client.device_store.active_user_devices(ben_id)))
         for number in range(3):
             await ada.say(room_id, f"from ada {number}")
