@@ -1,4 +1,5 @@
--- Partitions from now to a moment ahead: state yearly, messages monthly, user entries weekly, ephemeral outputs daily.
+-- Partitions from now to a moment ahead: state yearly, messages monthly, user entries weekly, ephemeral outputs daily. Their columns
+-- stand by width, the widest first, for PostgreSQL fills up with nothing what is narrower than what follows.
 create function eventlog.make_partitions(ahead interval default '3 months') returns integer
 language plpgsql volatile security definer
 set search_path = ''
@@ -8,6 +9,7 @@ declare
     starts timestamp;
     name text;
     stray boolean;
+    body text;
     made integer := 0;
 begin
     for span in
@@ -31,7 +33,22 @@ begin
                     starts := starts + span.step;
                     continue;
                 end if;
-                execute format('create table eventlog.%I partition of eventlog.%I for values from (%s) to (%s)', name, span.parent,
+                select string_agg(d.definition, ', ' order by d.varies, d.width desc, d.place) into body
+                from (
+                    select concat_ws(' ', quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),
+                               case when a.attcollation <> t.typcollation then 'collate ' || a.attcollation::regcollation end,
+                               case when a.attnotnull then 'not null' end) as definition,
+                           a.attlen < 0 as varies, a.attlen as width, a.attnum as place
+                    from pg_catalog.pg_attribute a
+                    join pg_catalog.pg_type t on t.oid = a.atttypid
+                    where a.attrelid = format('eventlog.%I', span.parent)::regclass and a.attnum > 0 and not a.attisdropped
+                    union all
+                    select format('constraint %I %s', c.conname, pg_get_constraintdef(c.oid)), true, -9, 0
+                    from pg_catalog.pg_constraint c
+                    where c.conrelid = format('eventlog.%I', span.parent)::regclass and c.contype = 'c'
+                ) d;
+                execute format('create table eventlog.%I (%s)', name, body);
+                execute format('alter table eventlog.%I attach partition eventlog.%I for values from (%s) to (%s)', span.parent, name,
                     eventlog.id_at(starts at time zone 'utc'), eventlog.id_at((starts + span.step) at time zone 'utc'));
                 execute format('create trigger append_only_truncate before truncate on eventlog.%I for each statement'
                     ' execute function eventlog.refuse_edit()', name);
