@@ -1,5 +1,7 @@
 """Migrations: numbered SQL files, each applied once, in order, in a transaction of its own, on a server that is at work.
 
+An empty database is made from the files that say what the schema is, and has nothing to migrate.
+
 `sql/migrations/NNNN_pre_name.sql` runs before new code starts, `NNNN_post_name.sql` once no old code runs. The files under
 `sql/tables` and `sql/functions` are what the schema is; a test holds that all migrations together make exactly that.
 
@@ -20,10 +22,11 @@ from typing import Final, Literal
 
 import psycopg
 import structlog
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
 from eventlog.faults import Failure
 from eventlog.queries import read_sql
+from eventlog.schema_files import schema_files
 
 Phase = Literal["all", "pre", "post"]
 """What to apply: everything, or what is due before new code starts, or once no old code runs."""
@@ -102,8 +105,9 @@ async def migrate(
 ) -> list[str]:
     """Applies what is missing to the database and brings grants and publications up to date; returns the names applied.
 
-    Safe to run twice and from two machines at once: a session lock makes the second wait. `say` is told, once each, what is waited
-    for. Raises MigrationOrder, and psycopg.Error with the database as it was before the migration that failed.
+    An empty database is made whole, unless there is a phase or a `source` of other migrations. Safe to run twice and from two
+    machines at once: a session lock makes the second wait. `say` is told, once each, what is waited for. Raises MigrationOrder, and
+    psycopg.Error with the database as it was before the migration that failed.
     """
     done: list[str] = []
     folder = source or _source()
@@ -114,9 +118,12 @@ async def migrate(
             "create table if not exists public.walden_migrations"
             " (name text primary key, applied_at timestamptz not null default now())"
         )
+        await connection.execute(read_sql("sql", "roles.sql"))
+        if source is None and phase == "all" and await _is_empty(connection):
+            await _insist(connection, "the schema", _whole_schema(), say, note=False)
+            say("made the schema")
         present = set(await applied(connection))
         names = due([name for name in migration_names(source) if name not in present], phase)
-        await connection.execute(read_sql("sql", "roles.sql"))
         for name in names:
             text = folder.joinpath(name).read_text(encoding="utf-8")
             if text.startswith(CONCURRENTLY):
@@ -135,6 +142,18 @@ async def migrate(
         ):
             await _insist(connection, name, text, say, note=False)
     return done
+
+
+async def _is_empty(connection: AsyncConnection) -> bool:
+    row = await (await connection.execute("select to_regnamespace('eventlog') is null")).fetchone()
+    return row is not None and row[0] and not await applied(connection)
+
+
+def _whole_schema() -> str:
+    """What the files say, with all migrations noted as applied."""
+    texts = [file.read_text(encoding="utf-8") for file in schema_files()]
+    noted = sql.SQL("insert into public.walden_migrations (name) select unnest({}::text[])").format(migration_names())
+    return "\n".join([*texts, noted.as_string(None)])
 
 
 async def _insist(

@@ -10,6 +10,7 @@ declare
     name text;
     stray boolean;
     body text;
+    index regclass;
     made integer := 0;
 begin
     for span in
@@ -50,6 +51,10 @@ begin
                 execute format('create table eventlog.%I (%s)', name, body);
                 execute format('alter table eventlog.%I attach partition eventlog.%I for values from (%s) to (%s)', span.parent, name,
                     eventlog.id_at(starts at time zone 'utc'), eventlog.id_at((starts + span.step) at time zone 'utc'));
+                -- What is appended in order leaves no room for what would come in between.
+                for index in select i.indexrelid::regclass from pg_catalog.pg_index i where i.indrelid = format('eventlog.%I', name)::regclass loop
+                    execute format('alter index %s set (fillfactor = 100)', index);
+                end loop;
                 execute format('create trigger append_only_truncate before truncate on eventlog.%I for each statement'
                     ' execute function eventlog.refuse_edit()', name);
                 made := made + 1;

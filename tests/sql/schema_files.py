@@ -1,8 +1,10 @@
-"""The files that say what the schema is, in the order they can be applied in, and the files of queries."""
+"""The files that say what the schema is, in order, and the files of queries."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from eventlog.schema_files import schema_files as shipped_files
 
 ROOT = Path(__file__).parents[2]
 SQL = ROOT / "sql"
@@ -10,19 +12,8 @@ COMPONENTS = ("matrix", "eventlog", "writer", "roomserver", "readers", "bin")
 
 
 def schema_files() -> list[Path]:
-    """Schemas, tables (rooms before what refers to them), functions (entry ids before what is made of them), history."""
-    tables = sorted((SQL / "tables" / "eventlog").glob("*.sql"))
-    tables += sorted(
-        (SQL / "tables" / "roomserver").glob("*.sql"), key=lambda file: (file.name != "rooms.sql", file.name)
-    )
-    others = (folder for folder in (SQL / "tables").iterdir() if folder.name not in ("eventlog", "roomserver"))
-    tables += [
-        file
-        for folder in sorted(others, key=lambda folder: (folder.name != "writer", folder.name))
-        for file in sorted(folder.glob("*.sql"))
-    ]
-    functions = sorted((SQL / "functions").glob("*.sql"), key=lambda file: (file.name != "entry_ids.sql", file.name))
-    return [SQL / "schemas.sql", *tables, *functions, *sorted((SQL / "history").glob("*.sql"))]
+    """What says what the schema is."""
+    return [Path(str(file)) for file in shipped_files()]
 
 
 def installed_files() -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from importlib.resources import files
 
 import psycopg
 import pytest
@@ -37,13 +38,13 @@ def from_files(database: str) -> Iterator[str]:
 
 @pytest.fixture
 def migrated_now(database: str) -> Iterator[str]:
-    """DSN of a database migrated just now: the template may be of yesterday, and partitions are of their days."""
+    """DSN of a database that all migrations made, one after the other, just now: partitions are of their days."""
     name = f"{conninfo_to_dict(database)['dbname']}_migrated"
     with psycopg.connect(database, autocommit=True) as owner:
         owner.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
         try:
             dsn = make_conninfo(database, dbname=name)
-            asyncio.run(migrate(dsn))
+            asyncio.run(migrate(dsn, source=files("sql").joinpath("migrations")))
             yield dsn
         finally:
             owner.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
