@@ -36,15 +36,27 @@ def form(hidden: dict[str, str], button: str, inner: str = "") -> str:
 
 
 def show(
-    resp: Response, title: str, inner: str, *, status: int = 200, script: str = "", onward: str | None = None
+    resp: Response,
+    title: str,
+    inner: str,
+    *,
+    status: int = 200,
+    script: str = "",
+    fetches: bool = False,
+    onward: str | None = None,
 ) -> None:
-    """Answers with a page; `inner` is HTML. `onward` is where its form's answer may send the browser."""
+    """Answers with a page; `inner` is HTML. `onward` is where its form's answer may send the browser.
+
+    `fetches` is whether the script asks this server for something.
+    """
     # What a form is answered with counts as its target, too.
     targets = "'self'" if onward is None else f"'self' {_origin(onward)}"
     policy = f"default-src 'none'; form-action {targets}; frame-ancestors 'none'; base-uri 'none'"
     policy += f"; style-src 'sha256-{_digest(_STYLE)}'"
     if script:
         policy += f"; script-src 'sha256-{_digest(script)}'"
+    if fetches:
+        policy += "; connect-src 'self'"
     resp.status = status
     resp.content_type = "text/html; charset=utf-8"
     resp.text = (

@@ -29,6 +29,7 @@ from writer.key_claims import KeyClaims
 from writer.key_directory import KeyDirectory
 from writer.key_query import KeyQuery
 from writer.login import Login, Logout, Refresh
+from writer.login_page import LoginPage
 from writer.login_tokens import GetLoginToken, LoginTokens
 from writer.logins import Logins
 from writer.mail import Mailer
@@ -107,6 +108,7 @@ def _add_accounts(app: Routes, services: Services) -> None:
     app.add_route(V3 + "/capabilities", capabilities)
 
     app.add_route(V3 + "/login", Login(pool, check, tokens, logins, limits, server_name))
+    app.add_route("/_matrix/static/client/login/", LoginPage())
     app.add_route(V1 + "/login/get_token", GetLoginToken(tokens, authentication, limits))
     app.add_route(V3 + "/refresh", Refresh(logins, limits))
     logout = Logout(logins)

@@ -40,6 +40,7 @@ PUBLIC = {
     ("GET", "/.well-known/matrix/client"),
     ("GET", "/.well-known/matrix/support"),
     ("GET", "/.well-known/matrix/policy_server"),
+    ("GET", "/_matrix/static/client/login/"),
     ("GET", V3 + "/auth/{stage}/fallback/web"),
     ("POST", V3 + "/auth/{stage}/fallback/web"),
     ("GET", "/_walden/client/email/submit_token"),

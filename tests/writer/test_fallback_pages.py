@@ -1,3 +1,6 @@
+import base64
+import re
+from hashlib import sha256
 from pathlib import Path
 
 import psycopg
@@ -46,3 +49,14 @@ async def test_stages_without_a_page_are_not_found(api: Api) -> None:
     dummy = PAGE.format("m.login.dummy")
     assert (await api.anybody.get(dummy)).refusal == (403, "M_FORBIDDEN")
     assert (await api.http.post(dummy, content=b"x" * 20_000, headers=BROWSER)).status_code == 413
+
+
+async def test_there_is_a_page_to_log_in_on_whose_script_alone_runs(api: Api) -> None:
+    page = await api.http.get("/_matrix/static/client/login/?device_id=%22%3E%3Cscript%3E", headers=BROWSER)
+    assert page.status_code == 200 and page.headers["content-type"] == "text/html; charset=utf-8"
+    (script,) = re.findall("<script>(.*?)</script>", page.text, re.DOTALL)
+    assert "window.matrixLogin.onLogin(response)" in script
+    policy = page.headers["content-security-policy"]
+    assert f"script-src 'sha256-{base64.b64encode(sha256(script.encode()).digest()).decode()}'" in policy
+    assert "default-src 'none'" in policy and "connect-src 'self'" in policy
+    assert (await api.anybody.get("/_matrix/static/client/login/")).refusal == (406, "M_UNKNOWN")
