@@ -65,6 +65,12 @@ def test_a_second_migration_does_nothing_and_changes_nothing(migrated_now: str) 
         assert describe(connection) == before
 
 
+def test_an_installed_walden_has_all_of_the_files() -> None:
+    # Setuptools takes files along with the packages that they are in.
+    lacking = {str(file.parent) for file in schema_files() if not (file.parent / "__init__.py").exists()}
+    assert lacking == set()
+
+
 async def test_every_migration_is_noted_as_applied(database: str) -> None:
     async with await psycopg.AsyncConnection.connect(database) as connection:
         assert await applied(connection) == migration_names()
