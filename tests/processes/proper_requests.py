@@ -226,7 +226,15 @@ class Scene:
             ("PUT", ROOM + "/state/{event_type}"): {"a": {"b": ["c"]}},
             ("PUT", ROOM + "/state/{event_type}/{state_key}"): {"a": {"b": ["c"]}},
             ("PUT", ROOM + "/redact/{event_id}/{txn_id}"): {"reason": "because"},
-            ("POST", ROOM + "/join"): {"reason": "because", "third_party_signed": {"sender": "x"}},
+            ("POST", ROOM + "/join"): {
+                "reason": "because",
+                "third_party_signed": {
+                    "sender": self.user_id,
+                    "mxid": self.user_id,
+                    "token": "t",
+                    "signatures": {"id.example": {"ed25519:0": "x"}},
+                },
+            },
             ("POST", V3 + "/join/{room_id_or_alias}"): {"reason": "because"},
             ("POST", V3 + "/knock/{room_id_or_alias}"): {"reason": "because"},
             ("POST", ROOM + "/invite"): member,
