@@ -304,7 +304,18 @@ def _parse_rule(kind: str, rule_id: str, body: Json) -> PushRule:
         raise invalid_param(f"A push rule may have {_MAX_CONDITIONS} conditions.")
     if not all(isinstance(condition.get("kind"), str) for condition in conditions):
         raise missing_param("A condition needs a kind.")
+    for condition in conditions:
+        _check_condition(condition)
     return PushRule(kind, rule_id, actions, tuple(conditions))
+
+
+def _check_condition(condition: Json) -> None:
+    """M_BAD_JSON for a parameter that has another type than the specification gives it, whatever the kind."""
+    for name in ("key", "pattern", "is"):
+        if not isinstance(condition.get(name, ""), str):
+            raise bad_json(f"{name} of a condition must be a string.")
+    if not isinstance(condition.get("value"), str | int | None):
+        raise bad_json("value of a condition must be a string, an integer, a boolean or null.")
 
 
 def _parse_actions(actions: Any) -> tuple[Action, ...]:

@@ -94,6 +94,8 @@ class Pushers:
             raise missing_param("data.url is missing.")
         if not isinstance(url, str):
             raise bad_json("data.url must be a string.")
+        if not isinstance(data.get("format", ""), str):
+            raise bad_json("data.format must be a string.")
         try:
             parts = urlsplit(url)
             _ = parts.port

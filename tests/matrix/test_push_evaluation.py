@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from matrix.events import Event
 from matrix.power_levels import PowerLevels
 from matrix.push_evaluation import DEFAULT_EVALUATOR, SILENT, EventFacts, compile_ruleset, event_facts
-from matrix.push_rules import OWN_USER_ID, PushRuleset
+from matrix.push_rules import OWN_USER_ID, PushRule, PushRuleset
 from matrix.room_versions import ROOM_VERSIONS
 
 ALICE, BOB, CAROL = "@alice:example.org", "@bob:example.org", "@carol:example.org"
@@ -49,7 +49,7 @@ def message(body: Any = "Hello", **content: Any) -> Event:
 
 def holds(condition: dict[str, Any], of: Event, **room: Any) -> bool:
     """Whether an override rule with this condition alone matches for Bob."""
-    rules = PushRuleset().put("override", "x", {"actions": ["notify", HIGHLIGHT], "conditions": [condition]})
+    rules = PushRuleset(own=(PushRule("override", "x", ("notify", HIGHLIGHT), (condition,)),))
     return compile_ruleset(rules).evaluate(facts(of, **room), BOB, "Bob").highlight
 
 
@@ -308,7 +308,8 @@ json_values = st.recursive(
 def test_nothing_in_a_rule_or_an_event_makes_evaluation_fail(
     members: dict[str, Any], kind: str, content: dict[str, Any]
 ) -> None:
-    rules = PushRuleset().put("override", "x", {"actions": ["notify"], "conditions": [{"kind": kind, **members}]})
+    # Rules of before conditions were checked may be anything.
+    rules = PushRuleset(own=(PushRule("override", "x", ("notify",), ({"kind": kind, **members},)),))
     of = facts(event("m.room.message", content), members=2)
     assert compile_ruleset(rules).evaluate(of, BOB, "Bob").notify in (True, False)
     assert DEFAULT_EVALUATOR.evaluate(of, BOB, "Bob").notify in (True, False)

@@ -139,6 +139,10 @@ def test_a_removed_rule_is_gone() -> None:
         ("override", "x", {"actions": [], "conditions": [1]}, "M_BAD_JSON"),
         ("override", "x", {"actions": [], "conditions": [{}]}, "M_MISSING_PARAM"),
         ("override", "x", {"actions": [], "conditions": [{"kind": "event_match"}] * 101}, "M_INVALID_PARAM"),
+        ("override", "x", {"actions": [], "conditions": [{"kind": "x", "key": 1}]}, "M_BAD_JSON"),
+        ("override", "x", {"actions": [], "conditions": [{"kind": "x", "pattern": ["a"]}]}, "M_BAD_JSON"),
+        ("underride", "x", {"actions": [], "conditions": [{"kind": "x", "is": 2}]}, "M_BAD_JSON"),
+        ("underride", "x", {"actions": [], "conditions": [{"kind": "x", "value": {}}]}, "M_BAD_JSON"),
         ("content", "x", {"actions": []}, "M_MISSING_PARAM"),
     ],
 )

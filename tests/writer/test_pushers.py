@@ -81,6 +81,7 @@ async def test_a_user_has_so_many_pushers_at_most(api: Api) -> None:
         (pusher(data={"url": "https://gateway.example/elsewhere"}), (400, "M_INVALID_PARAM")),
         (pusher(data={"url": "https://[/_matrix/push/v1/notify"}), (400, "M_INVALID_PARAM")),
         (pusher(data={"url": URL, "x": "x" * 9000}), (413, "M_TOO_LARGE")),
+        (pusher(data={"url": URL, "format": ["event_id_only"]}), (400, "M_BAD_JSON")),
         (pusher(lang=1), (400, "M_BAD_JSON")),
         (pusher(append="no"), (400, "M_BAD_JSON")),
     ],
