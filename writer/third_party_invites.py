@@ -106,11 +106,16 @@ class ThirdPartyInvites:
             raise forbidden("The invitation was signed for another user.")
         if server_name_of(inviter) != self._server_name:
             raise forbidden("The invitation is by a user of another server.")
-        key = (THIRD_PARTY_INVITE, token)
-        view = await self._log.view(room_id, [key]) if len(token.encode()) <= MOST_TOKEN and "\0" not in token else None
+        key, own = (THIRD_PARTY_INVITE, token), ("m.room.member", user_id)
+        fits = len(token.encode()) <= MOST_TOKEN and "\0" not in token
+        view = await self._log.view(room_id, [key, own]) if fits else None
         invitation = None if view is None else view.state.get(key)
         if view is None or invitation is None or invitation.sender != inviter:
             raise forbidden("There is no such invitation in this room.")
+        member = view.state.get(own)
+        if member is not None and membership_of(member) == "leave" and member.depth > invitation.depth:
+            # "…that it matches a pending m.room.third_party_invite": who was removed since does not come back by it.
+            raise forbidden("The invitation is over.")
         await self._check(signed, invitation.content, view)
         content = await self._profiles.member(user_id, "invite")
         content["third_party_invite"] = {

@@ -79,6 +79,13 @@ async def test_who_nobody_knows_joins_with_what_the_identity_server_signs(both: 
     assert page[1]["content"]["third_party_invite"] == {"display_name": "c...@p...", "signed": signed}
     # Who is in the room shows nothing any more.
     (await carol.post(f"rooms/{room_id}/join", {"third_party_signed": signed})).ok()
+    # Nor does it help who was removed, but for a new invitation.
+    (await alice.post(f"rooms/{room_id}/kick", {"user_id": carol.user_id})).ok()
+    again = await carol.post(f"join/{room_id}", {"third_party_signed": signed})
+    assert again.refusal == (403, "M_FORBIDDEN")
+    (await alice.post(f"rooms/{room_id}/invite", by_address(there, CAROL))).ok()
+    signed = there.signed("token2", alice.user_id, carol.user_id)
+    (await carol.post(f"join/{room_id}", {"third_party_signed": signed})).ok()
 
 
 async def test_a_proof_that_is_not_ones_own_or_not_of_the_room_lets_nobody_in(both: tuple[Api, IdentityServer]) -> None:
