@@ -188,10 +188,11 @@ const operations = {
         await changes(verification, "change", () => ended() || verification.verifier);
         if (ended()) throw new Error(`cancelled: ${verification.cancellationCode}`);
         const { verifier } = verification;
-        const shown = new Promise((resolve) => verifier.once("show_sas", resolve));
         confirmed = verifier.verify();
-        // Whoever waits for the emoji hears of a failure, too.
-        comparison = await Promise.race([shown, confirmed]);
+        // The other side's key may have come before the answer to what this side has sent. Whoever waits hears of a failure, too.
+        const shown = changes(verifier, "show_sas", () => verifier.getShowSasCallbacks());
+        await Promise.race([shown, confirmed]);
+        comparison = verifier.getShowSasCallbacks();
         return comparison.sas.emoji;
     },
 

@@ -65,7 +65,10 @@ class JsPerson:
         self._waiting[number] = future = asyncio.get_running_loop().create_future()
         self._process.stdin.write(json.dumps({"id": number, "op": op, **arguments}).encode() + b"\n")
         await self._process.stdin.drain()
-        return await asyncio.wait_for(future, SECONDS)
+        try:
+            return await asyncio.wait_for(future, SECONDS)
+        except TimeoutError:
+            raise AssertionError(f"{op} {arguments} takes too long:\n{self._log.read_text()[-3000:]}") from None
 
     async def until(self, room_id: str, condition: Callable[[Any], bool], seconds: float = SECONDS) -> Any:
         """Look at a room until it is as wanted; what was seen. AssertionError with the last look."""
@@ -94,6 +97,9 @@ class JsPerson:
         while line := await self._process.stdout.readline():
             answer = json.loads(line)
             future = self._waiting.pop(answer["id"])
+            if future.done():
+                # Whoever asked has given up.
+                continue
             if "error" in answer:
                 future.set_exception(AssertionError(answer["error"]))
             else:

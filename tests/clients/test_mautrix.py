@@ -83,7 +83,8 @@ class Bot:
         """Until it knows how a room encrypts: it asks for that while it takes a key, and does not wait for the key."""
         async with asyncio.timeout(SECONDS):
             while not await self.client.state_store.get_encryption_info(room_id):
-                await asyncio.sleep(0.05)
+                self._news.clear()
+                await self._news.wait()
 
 
 class KnownRooms(MemoryStateStore, CryptoStateStore):

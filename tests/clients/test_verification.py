@@ -39,7 +39,10 @@ async def test_who_verifies_one_device_of_somebody_trusts_all_that_they_have_sig
             await first.do("register", **login)
             await first.do("bootstrap")
             # To the user's own devices over to-device messages; the private keys follow the same way.
-            await second.do("login", **login)
+            user_id = await second.do("login", **login)
+            # A device that is not known yet asks in vain.
+            device_id = await second.do("whoAmI")
+            await first.until_told("trust", lambda told: told["known"], userId=user_id, deviceId=device_id)
             await verify(second, first)
             await second.until_told("privateKeys", lambda keys: all(keys.values()))
 
