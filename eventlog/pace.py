@@ -3,8 +3,8 @@
 Invariant: between any two moments a process writes what the rate allows for the time, and one piece. Whoever comes first goes
 first, so that who has little to write waits for a piece of each other at most.
 
-Uploads at full speed put a hundred megabytes a second into the WAL; who commits then waits for an fsync behind them, half a second
-and more, and walsenders read all of it.
+Uploads at full speed put a hundred megabytes a second into the WAL, and walsenders decode all of it in order: a message then waits
+behind them until it is on the disk, and once more until the room server hears of it.
 """
 
 from __future__ import annotations
