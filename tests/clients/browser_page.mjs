@@ -112,6 +112,8 @@ function item(event) {
 function picture(event) {
     if (!pictures.has(event.getId())) {
         const made = document.createElement("img");
+        // What is there is also painted.
+        made.decoding = "sync";
         pictures.set(event.getId(), made);
         const { url, file, info } = event.getContent();
         (file ? decrypted(info?.thumbnail_file ?? file) : fetched(url, ...THUMBNAIL, "scale"))
