@@ -1,12 +1,17 @@
+-- related --
+-- Those of some events to which others relate in a way that is told with them.
+select w.event_id
+from jsonb_array_elements_text(%(events)s::jsonb) as w (event_id)
+where exists (
+    select from roomserver.relations l
+    where l.target = w.event_id and l.rel_type in ('m.thread', 'm.replace', 'm.reference'))
+
 -- bundles --
 -- What is told with events about those that relate to them: threads with their latest event, the latest edits, references.
 with wanted as materialized (
     select w.room, w.event_id, w.sender, w.type, w.editable
     from unnest(%(rooms)s::bigint[], %(events)s::text[], %(senders)s::text[], %(types)s::text[], %(editable)s::boolean[])
         as w (room, event_id, sender, type, editable)
-    where exists (
-        select from roomserver.relations l
-        where l.target = w.event_id and l.rel_type in ('m.thread', 'm.replace', 'm.reference'))
 ),
 threads as materialized (
     select w.room, w.event_id, t.replies, t.took_part, e.event_id as latest_id, e.type, e.sender, e.device_id, e.txn_id, e.json

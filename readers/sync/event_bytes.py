@@ -1,7 +1,7 @@
 """The client form of events as this reader keeps it: bytes that are cut out of the log's and spliced, hardly ever parsed.
 
-Invariant: what differs by request (membership, transaction id, room id) is put beside an event's members, so nobody's bytes are
-built from another's. An event is `{` members `,` room id `,` unsigned `}`.
+Invariant: an event's members are rendered once per process; what differs by request (membership, transaction id, room id) is
+put beside them, so nobody's bytes are built from another's. An event is `{` members `,` room id `,` unsigned `}`.
 Source: client-server API, "Room event format" and "Stripped state"; MSC4115 for `unsigned.membership`.
 """
 

@@ -1,6 +1,7 @@
 """An output with its entry: what the sync reader keeps of the log, and the client bytes made of it.
 
-Invariant: the form that all who are joined get is built at most once in this process, and anew only when a redaction takes effect.
+Invariant: an output's members are rendered at most once in this process, and anew only when a redaction takes effect; what one
+request puts around them is not kept.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Output:
     """One output joined with its entry. `entry_of` tells whether the entry has been joined yet."""
 
     __slots__ = (
-        "_joined",
+        "_members",
         "_notes",
         "_unsigned",
         "annotation",
@@ -110,8 +111,8 @@ class Output:
         """Whether the state event it replaced has been redacted: what is noted of that content is not told then."""
         self.unchecked = False
         """Whether it may have replaced an event that was redacted before, so that this has to be looked up."""
+        self._members: bytes | None = None
         self._unsigned: bytes | None = None
-        self._joined: bytes | None = None
         self._notes: dict[str, Any] | None = None
 
     @classmethod
@@ -147,24 +148,27 @@ class Output:
     def redact(self, because: bytes, version: RoomVersion) -> None:
         """A redaction has taken effect: what was rendered before is wrong now."""
         self.redaction = (because, version)
-        self._unsigned = self._joined = None
+        self._members = self._unsigned = None
 
     def withheld(self, version: RoomVersion) -> Output:
         """The event as somebody gets it who was not there, once its sender has asked to be forgotten."""
         other = copy(self)
         other.redaction = (b"", version)
-        other._unsigned, other._joined = b"", None
+        other._members, other._unsigned = None, b""
         return other
 
     def redact_replaced(self) -> None:
         """The redaction of the state event it replaced has taken effect."""
         self.replaced_redacted = True
-        self._unsigned = self._joined = None
+        self._unsigned = None
 
     @property
     def members(self) -> bytes:
-        """The members of the client form, see `event_bytes.members_of`: not kept, for they are a slice of what is."""
-        return members_of(self.json, self.event_id, None if self.redaction is None else self.redaction[1])
+        """The members of the client form, see `event_bytes.members_of`."""
+        if self._members is None:
+            version = None if self.redaction is None else self.redaction[1]
+            self._members = members_of(self.json, self.event_id, version)
+        return self._members
 
     @property
     def unsigned(self) -> bytes:
@@ -177,17 +181,8 @@ class Output:
             self._unsigned = unsigned_members(notes, because)
         return self._unsigned
 
-    @property
-    def joined(self) -> bytes:
-        """The client form for a user who was joined at the event and did not send it from this device."""
-        if self._joined is None:
-            self._joined = client_event(self.members, self.unsigned, membership="join")
-        return self._joined
-
     def client(self, membership: str | None, transaction_id: str | None = None, relations: bytes = b"") -> bytes:
         """The client form for one user; `membership` is a word, `relations` what relates to the event."""
-        if membership == "join" and transaction_id is None and not relations:
-            return self.joined
         unsigned = self.unsigned
         if relations:
             unsigned = b"%b,%b" % (unsigned, relations) if unsigned else relations

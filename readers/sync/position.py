@@ -7,6 +7,7 @@ restored to an earlier time) counts from where its history parted from ours, and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from eventlog.seen import Epochs
@@ -28,6 +29,7 @@ class Place:
     inbox: tuple[int, ...] | None = None
 
 
+@lru_cache(maxsize=1024)
 def parse_token(text: str, shards: int) -> SyncToken:
     """The token of a `since`; M_INVALID_PARAM for what this server cannot have given out."""
     try:

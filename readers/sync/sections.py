@@ -85,7 +85,7 @@ class Renderer:
             history = recent.room.fragments.get(key)
             if history is None:
                 history = self._history(
-                    [output.joined for output in timeline],
+                    [output.client("join") for output in timeline],
                     False,
                     timeline[0].position - 1,
                     [self._event(output, None) for output in _beside(recent, self._shape)],
