@@ -29,7 +29,7 @@ Usage: bin/test [fast | lint] [PYTEST ARGUMENT...]
   bin/test lint        linters only
   bin/test PATH -k X   only these tests, no linters
 
-Without a PATH, tests run side by side, one on each core (at most four). A PostgreSQL 18
+Without a PATH, tests run side by side, one on each core (one more in the fast tier, at most four). A PostgreSQL 18
 cluster runs while the tests do (under another account if you are root). WALDEN_KILL_ROUNDS (default 4), WALDEN_KILL_SEED,
 WALDEN_HOLD_SECONDS (4), WALDEN_FUZZ_ROOM_VERSIONS ("6 12"), WALDEN_FAILOVER_ROUNDS (5), WALDEN_RECOVERY_ROUNDS (1),
 WALDEN_RECOVERY_BACK (seconds, 6) and WALDEN_RECOVERY_SEED make the tests of kills, open transactions, bad input, failovers and
@@ -56,7 +56,7 @@ PARAMETERS = {
     "max_wal_size": "256MB",
     "autovacuum_naptime": "10s",
     # Dropping a database waits for sessions that are being let in, and a test may end while it knocks.
-    "authentication_timeout": "10s",
+    "authentication_timeout": "5s",
 }
 
 
@@ -77,7 +77,9 @@ def main(arguments: list[str]) -> int:
         return bool(complaints)
     marked = ["-m", FAST] if word == "fast" else []
     if not any(Path(argument.partition("::")[0]).exists() for argument in rest):
-        marked += ["-n", str(min(MOST_WORKERS, len(os.sched_getaffinity(0)))), "--dist", "worksteal"]
+        # The tests of the fast tier wait more than they work; those that start whole servers do not.
+        workers = len(os.sched_getaffinity(0)) + (word == "fast")
+        marked += ["-n", str(min(MOST_WORKERS, workers)), "--dist", "worksteal"]
     try:
         with cluster() as options:
             if complaints:

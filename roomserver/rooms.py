@@ -21,8 +21,8 @@ _NOTHING: dict[str, Any] = {}
 # Events remembered per room: a chain names the last one, forks the last few.
 KNOWN_EVENTS = 64
 # Rooms remembered, and state entries over all of them (about 2 kB each).
-MAX_ROOMS = 4_000
-MAX_STATE = 30_000
+MAX_ROOMS = 2_000
+MAX_STATE = 12_000
 # How many batches may pass between two looks at the latter.
 LOOK_EVERY = 200
 

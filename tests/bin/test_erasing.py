@@ -48,6 +48,7 @@ def room(provisioned: str) -> Room:
     return made
 
 
+@pytest.mark.slow
 def test_history_is_purged_after_it_was_shown_and_recorded(provisioned: str, room: Room, tmp_path: Path) -> None:
     shown = _walden(provisioned, tmp_path, "purge", "history", room.room_id, "--before", "2026-06-01", "--dry-run")
     assert (shown.returncode, shown.stderr) == (0, "")

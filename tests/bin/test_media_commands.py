@@ -65,6 +65,7 @@ def files(folder: Path) -> int:
     return sum(path.is_file() for path in (folder / "media").rglob("*"))
 
 
+@pytest.mark.slow
 def test_uploads_are_shown_held_back_and_deleted(provisioned: str, tmp_path: Path) -> None:
     for media_id, user_id, content in (("one", ALICE, b"1"), ("two", BOB, b"1"), ("three", BOB, b"333")):
         put(provisioned, tmp_path, media_id, user_id, content, into_files=True)

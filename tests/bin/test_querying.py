@@ -167,6 +167,7 @@ def run(database: str, folder: Path, *arguments: str) -> subprocess.CompletedPro
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_prints_rows_and_ends_with_0_1_or_2(database: str, room: Room, tmp_path: Path) -> None:
     asked = run(database, tmp_path, "query", "--format", "json", "--limit", "1", "select name from history.rooms")
     assert (asked.returncode, json.loads(asked.stdout)) == (0, [{"name": "Pond"}]), asked.stderr

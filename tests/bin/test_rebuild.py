@@ -24,6 +24,7 @@ def _rebuild(dsn: str, folder: Path, *arguments: str) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.slow
 def test_a_difference_is_shown_with_exit_code_1_then_mended_and_gone(provisioned: str, tmp_path: Path) -> None:
     with psycopg.connect(provisioned, autocommit=True) as connection:
         connection.execute("insert into roomserver.rooms values (7, '!nowhere:test.example', '12', 0, now())")

@@ -167,6 +167,7 @@ async def test_a_stored_position_is_where_the_stream_goes_on(log: Log) -> None:
     await eventually(log.confirmed, batches[-1].end_lsn)
 
 
+@pytest.mark.slow
 async def test_the_server_is_answered_during_a_batch_ten_times_as_long_as_its_patience(log: Log) -> None:
     async with log.subscriber(impatient(log.dsn, 400)) as subscriber:
         await log.append("first")
@@ -183,6 +184,7 @@ async def test_the_server_is_answered_during_a_batch_ten_times_as_long_as_its_pa
         assert subscriber.progress.reconnects == 0
 
 
+@pytest.mark.slow
 async def test_an_idle_stream_outlives_the_servers_patience(log: Log) -> None:
     async with log.subscriber(impatient(log.dsn, 400)) as subscriber:
         async with asyncio.timeout(10):
@@ -530,6 +532,7 @@ async def test_a_heartbeat_that_does_not_come_round_replaces_the_connection(log:
                 break
 
 
+@pytest.mark.slow
 async def test_a_late_heartbeat_is_no_fault_while_rows_come(log: Log) -> None:
     async def into_the_void(payload: bytes) -> None:
         pass
@@ -559,6 +562,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
+@pytest.mark.slow
 async def test_a_slow_consumer_holds_a_bounded_amount_in_memory(log: Log) -> None:
     async with log.subscriber() as subscriber:
         await log.append("first")

@@ -179,6 +179,7 @@ class Broken(Tally):
         raise ValueError("poison")
 
 
+@pytest.mark.slow
 async def test_a_projection_that_breaks_takes_nothing_from_those_that_share_its_transaction(
     here: World, provisioned: str
 ) -> None:

@@ -64,6 +64,7 @@ async def test_after_forks_and_resolutions_stored_projections_are_the_rebuilt_on
         assert await differences(connection, room_id=dag.room_id) == []
 
 
+@pytest.mark.slow
 async def test_an_entry_in_quarantine_makes_no_difference(
     provisioned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

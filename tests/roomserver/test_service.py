@@ -163,6 +163,7 @@ async def test_entries_appended_while_no_room_server_ran_are_judged_from_the_tab
     assert_dense_and_once(provisioned)
 
 
+@pytest.mark.slow
 async def test_a_broken_entry_is_quarantined_after_three_attempts_and_its_room_goes_on(
     provisioned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

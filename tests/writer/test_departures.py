@@ -2,6 +2,7 @@ import asyncio
 from typing import Any
 
 import psycopg
+import pytest
 from api_server import Api, Client, eventually, part, serving
 
 from eventlog.settings import Settings
@@ -18,6 +19,7 @@ def _rows(dsn: str, query: str, user_id: str) -> list[tuple[Any, ...]]:
         return connection.execute(query, [user_id]).fetchall()
 
 
+@pytest.mark.slow
 async def test_what_the_command_line_deactivates_leaves_its_rooms_like_what_the_endpoint_does(
     api: Api, writers_database: str
 ) -> None:

@@ -82,6 +82,7 @@ async def test_polling_makes_a_user_present_as_the_client_asks(api: Api) -> None
     assert presences(await sync(bob, filter='{"presence":{"types":[]}}')) == {}
 
 
+@pytest.mark.slow
 async def test_who_polls_no_more_goes_offline_and_who_does_nothing_is_unavailable(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
