@@ -12,6 +12,7 @@ from datetime import datetime
 from psycopg import AsyncConnection
 
 from eventlog.queries import Queries
+from eventlog.safe_text import safe
 from matrix.errors import forbidden, not_found, user_in_use
 from writer.passwords import Passwords
 
@@ -103,8 +104,20 @@ async def set_password(
 ) -> None:
     """Replaces the password and, unless told otherwise, logs out every device but `kept_device`. M_NOT_FOUND if not active."""
     hashed = await passwords.hash(password)
+    await replace_password(connection, user_id, hashed, logout_devices=logout_devices, kept_device=kept_device)
+
+
+async def replace_password(
+    connection: AsyncConnection,
+    user_id: str,
+    password_hash: str,
+    *,
+    logout_devices: bool = True,
+    kept_device: str | None = None,
+) -> None:
+    """Like `set_password`, with a password that is hashed already, so that no connection waits for argon2."""
     async with connection.transaction():
-        values = {"user_id": user_id, "password_hash": hashed}
+        values = {"user_id": user_id, "password_hash": password_hash}
         if await (await connection.execute(SQL["set_password"], values)).fetchone() is None:
             raise not_found("No such active account.")
         if logout_devices:
@@ -171,7 +184,8 @@ async def reactivate_account(
 
 async def logout_others(connection: AsyncConnection, user_id: str, kept_device: str | None) -> list[str]:
     """Deletes all devices of a user but one (None: all) with their tokens, in the caller's transaction; returns their ids."""
-    cursor = await connection.execute(SQL["drop_other_devices"], {"user_id": user_id, "kept": kept_device})
+    kept = None if kept_device is None else safe(kept_device)
+    cursor = await connection.execute(SQL["drop_other_devices"], {"user_id": user_id, "kept": kept})
     dropped = [row[0] for row in await cursor.fetchall()]
     await connection.execute(SQL["notify_sessions"], {"user_id": user_id})
     return dropped

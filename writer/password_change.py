@@ -13,7 +13,7 @@ from falcon.asgi import Request, Response
 from eventlog.pools import Pool
 from eventlog.sessions import Session, SessionCache
 from matrix.errors import missing_token
-from writer.accounts import set_password
+from writer.accounts import replace_password
 from writer.authentication import PASSWORD, PasswordAuthentication
 from writer.interactive import Interactive, Stage
 from writer.passwords import Passwords, check_password
@@ -63,14 +63,14 @@ class PasswordChange:
             ["POST", "/account/password", whose], body.get("auth"), flows, stages
         )
         user_id: str = left["user_id"]
+        hashed = await self._passwords.hash(password)
         async with self._pool.connection() as connection:
-            await set_password(
+            await replace_password(
                 connection,
                 user_id,
-                password,
+                hashed,
                 logout_devices=logout_devices,
                 kept_device=None if session is None else session.device_id,
-                passwords=self._passwords,
             )
         self._sessions.forget(user_id)
         if "sid" in left:

@@ -69,7 +69,7 @@ class Pushers:
             raise bad_json("append must be a boolean.")
         put = {
             **key,
-            "device_id": session.device_id,
+            "device_id": safe(session.device_id),
             "data": safe(orjson.dumps(self._data(body)).decode()),
             "profile_tag": safe(_text(body, "profile_tag", MOST_NAME)) if body.get("profile_tag") is not None else "",
             "most": MOST_PUSHERS,

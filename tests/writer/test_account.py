@@ -4,6 +4,8 @@ import psycopg
 import pytest
 from api_server import Api, Client
 
+URL = "https://gateway.example/_matrix/push/v1/notify"
+
 
 def _password(user: Client, **more: Any) -> dict[str, Any]:
     identifier = {"type": "m.id.user", "user": user.user_id}
@@ -36,6 +38,18 @@ async def test_other_devices_stay_when_asked_for(api: Api) -> None:
     body = {"new_password": "new password", "logout_devices": False, "auth": _password(alice)}
     (await alice.post("account/password", body)).ok()
     (await phone.get("account/whoami")).ok()
+
+
+async def test_a_device_may_have_any_id_and_its_own_sessions_nevertheless(api: Api) -> None:
+    alice = await api.register()
+    odd = await api.login(alice, device_id="\U0010ffff odd")
+    gateway = {"kind": "http", "app_id": "org.example", "pushkey": "odd", "data": {"url": URL}}
+    names = {"app_display_name": "App", "device_display_name": "Phone", "lang": "en"}
+    (await odd.post("pushers/set", {**gateway, **names})).ok()
+    (await odd.post("account/password", {"new_password": "new password", "auth": _password(alice)})).ok()
+    assert (await odd.get("account/whoami")).ok()["device_id"] == odd.device_id
+    assert len((await odd.get("pushers")).ok()["pushers"]) == 1
+    assert (await alice.get("account/whoami")).refusal == (401, "M_UNKNOWN_TOKEN")
 
 
 async def test_another_users_password_does_not_do(api: Api) -> None:
