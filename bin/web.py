@@ -38,6 +38,7 @@ from matrix.errors import (
     user_suspended,
 )
 from matrix.json_input import parse_json
+from writer.rate_limits import caller_at
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +60,7 @@ _METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 _FIELD = re.compile(r"\{(\w+)\}")
 # Path fields that are text of the client's own; the others are identifiers, and none of those can contain U+0000.
 _ANY_TEXT = frozenset(("event_type", "state_key", "txn_id", "data_type", "tag", "file_name"))
+_MAPPED = "::ffff:"
 _NOBODY: frozenset[str] = frozenset()
 _UNSET: Any = object()
 
@@ -131,7 +133,7 @@ class Gatekeeper:
         ):
             req.context.session = None
             if self._take is not None and resource.limited:
-                self._take(f"address {address(req)}")
+                self._take(f"address {caller_at(address(req) or '')}")
             return
         token = access_token(req)
         session = self._sessions.cached(token) or await self._sessions.session(token)
@@ -291,6 +293,9 @@ class Gate:
             elif path.startswith("/_matrix/media/"):
                 path = _MEDIA_VERSION.sub("/_matrix/media/v3/", path)
             scope["path"] = path
+            if scope["client"] and scope["client"][0].startswith(_MAPPED):
+                # What a listener on [::] calls those who come by IPv4.
+                scope["client"] = (scope["client"][0][len(_MAPPED) :], scope["client"][1])
             if self._trusted and scope["client"] and scope["client"][0] in self._trusted:
                 _believe_proxy(scope, self._trusted)
         await self._app(scope, receive, send)
@@ -300,10 +305,20 @@ def _believe_proxy(scope: Scope, trusted: frozenset[str]) -> None:
     """Puts the last address of X-Forwarded-For that is no trusted proxy in the client's place."""
     for name, value in scope["headers"]:
         if name == b"x-forwarded-for":
-            hops = [hop.strip() for hop in value.decode("latin-1").split(",")]
+            hops = [_hop(text) for text in value.decode("latin-1").split(",")]
             client = next((hop for hop in reversed(hops) if hop not in trusted), None)
             if client:
                 scope["client"] = (client[:64], 0)
+
+
+def _hop(text: str) -> str:
+    """The address of a hop; some proxies add the port, and brackets to IPv6."""
+    hop = text.strip().strip('"')
+    if hop.startswith("["):
+        hop = hop[1:].partition("]")[0]
+    elif hop.count(":") == 1:
+        hop = hop.partition(":")[0]
+    return hop.removeprefix(_MAPPED)
 
 
 async def _respond(send: Send, status: int, body: bytes) -> None:

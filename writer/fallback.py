@@ -14,7 +14,7 @@ from falcon.asgi import Request, Response
 from matrix.errors import MatrixError, forbidden, not_found
 from matrix.identifiers import is_opaque_identifier
 from writer.interactive import Interactive, hash_of
-from writer.login import address_of
+from writer.login import caller_of
 from writer.pages import form, paragraph, read_form, refuse, show
 from writer.rate_limits import RateLimits
 from writer.registration import DUMMY_STAGE, REQUEST, TERMS_STAGE, TOKEN_STAGE, RegistrationStages
@@ -57,7 +57,7 @@ class Fallback:
         try:
             given = await read_form(req)
             session_id = self._checked(stage, given.get("session", ""))
-            self._limits.take("registration", address_of(req))
+            self._limits.take("registration", caller_of(req))
             left = await self._stages.stages[stage]({"token": given.get("token", "")})
             await self._complete(session_id, stage, left)
         except MatrixError as error:

@@ -15,16 +15,21 @@ from matrix.errors import MatrixError, invalid_param, unknown
 from writer.login_tokens import LoginTokens
 from writer.logins import Logins
 from writer.password_check import PasswordCheck, identifier_of
-from writer.rate_limits import RateLimits
+from writer.rate_limits import RateLimits, caller_at
 from writer.requests import Body, boolean, read_body, required_text, session_of, short, text
 
 PUBLIC = frozenset({"GET", "POST"})
 
 
 def address_of(req: Request) -> str:
-    """Where a request came from, as rate limits know it."""
+    """Where a request came from."""
     client = req.scope.get("client")
     return client[0] if client else ""
+
+
+def caller_of(req: Request) -> str:
+    """Where a request came from, as rate limits know it."""
+    return caller_at(address_of(req))
 
 
 class Login:
@@ -61,11 +66,11 @@ class Login:
         kind, device = required_text(body, "type"), device_of(body)
         if kind == "m.login.token" and self._tokens.enabled:
             token = required_text(body, "token")
-            self._limits.take("login", f"address {address_of(req)}")
+            self._limits.take("login", f"address {caller_of(req)}")
             account = await self._tokens.account(token)
         elif kind == "m.login.password":
             identifier, password = identifier_of(body), required_text(body, "password")
-            self._limits.take("login", f"address {address_of(req)}")
+            self._limits.take("login", f"address {caller_of(req)}")
             account = await self._check.account(identifier, password)
         else:
             raise unknown(400, "Unknown login type.")
@@ -107,11 +112,11 @@ class Refresh:
         """New tokens for a refresh token."""
         body = await read_body(req)
         token = required_text(body, "refresh_token")
-        self._limits.check("login", f"refresh {address_of(req)}")
+        self._limits.check("login", f"refresh {caller_of(req)}")
         try:
             resp.media = await self._logins.refresh(token)
         except MatrixError:
-            self._limits.charge("login", f"refresh {address_of(req)}")
+            self._limits.charge("login", f"refresh {caller_of(req)}")
             raise
 
 

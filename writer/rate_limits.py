@@ -6,6 +6,8 @@ Invariant: at most `MOST_BUCKETS` buckets exist; the one used longest ago is for
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import lru_cache
+from ipaddress import AddressValueError, IPv6Address
 from time import monotonic
 from typing import Literal
 
@@ -15,6 +17,17 @@ from matrix.errors import limit_exceeded
 Action = Literal["message", "room", "join", "invite", "login", "registration", "email", "upload", "preview", "request"]
 
 MOST_BUCKETS = 50_000
+
+
+@lru_cache(maxsize=1_000)
+def caller_at(address: str) -> str:
+    """Whom requests from an address are counted for: of IPv6 the /64, all addresses of which one subscriber can use."""
+    if ":" not in address:
+        return address
+    try:
+        return IPv6Address(address.partition("%")[0]).packed[:8].hex(":", 2)
+    except AddressValueError:
+        return address
 
 
 class RateLimits:

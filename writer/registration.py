@@ -21,7 +21,7 @@ from matrix.errors import MatrixError, forbidden, invalid_param, user_in_use
 from matrix.identifiers import check_local_user_id, is_opaque_identifier, lower_case
 from writer.accounts import find_account, insert_account, upgrade_guest
 from writer.interactive import Interactive, Stage
-from writer.login import address_of, device_of
+from writer.login import address_of, caller_of, device_of
 from writer.logins import Logins
 from writer.passwords import Passwords, check_password
 from writer.rate_limits import RateLimits
@@ -134,7 +134,7 @@ class Registration:
         guest_token = text(body, "guest_access_token")
         user_id = await self._upgraded(guest_token, username) if guest_token else await self._free_user_id(username)
         if body.get("auth") is not None:
-            self._limits.take("registration", address_of(req))
+            self._limits.take("registration", caller_of(req))
         session_id, left = await self._interactive.require(
             REQUEST, body.get("auth"), self._stages.flows, self._stages.stages, self._stages.params
         )
@@ -169,7 +169,7 @@ class Registration:
         token = req.get_param("token", required=True)
         if not self._stages.by_token:
             raise forbidden("This server does not register with tokens.")
-        self._limits.take("registration", f"token {address_of(req)}")
+        self._limits.take("registration", f"token {caller_of(req)}")
         resp.media = {"valid": await self._stages.is_valid(token)}
 
     async def _register_guest(self, req: Request, resp: Response) -> None:
@@ -179,7 +179,7 @@ class Registration:
         # "All parameters in the request body with the exception of initial_device_display_name MUST BE ignored."
         name = body.get("initial_device_display_name") if isinstance(body, dict) else None
         display_name = short("initial_device_display_name", name if isinstance(name, str) else None)
-        self._limits.take("registration", address_of(req))
+        self._limits.take("registration", caller_of(req))
         user_id = await self._free_user_id(None)
         async with self._pool.connection() as connection, connection.transaction():
             await insert_account(connection, user_id, None, guest=True)

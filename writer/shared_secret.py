@@ -19,7 +19,7 @@ from eventlog.settings import Settings
 from matrix.errors import MatrixError, bad_json, forbidden, unknown, user_in_use
 from matrix.identifiers import check_local_user_id, lower_case
 from writer.accounts import insert_account
-from writer.login import address_of
+from writer.login import address_of, caller_of
 from writer.logins import Logins
 from writer.passwords import Passwords, check_password
 from writer.rate_limits import RateLimits
@@ -61,7 +61,7 @@ class SharedSecretRegistration:
         mac = required_text(body, "mac")
         if "\0" in username or "\0" in password:
             raise bad_json("username and password must not contain the character U+0000.")
-        caller = f"shared secret {address_of(req)}"
+        caller = f"shared secret {caller_of(req)}"
         self._limits.check("registration", caller)
         if not self._is_fresh(nonce):
             raise unknown(400, "Unrecognised nonce.")

@@ -15,7 +15,7 @@ from eventlog.settings import Settings
 from matrix.errors import MatrixError, bad_json, invalid_param, missing_param
 from matrix.identifiers import is_opaque_identifier
 from writer.email_addresses import check_address
-from writer.login import address_of
+from writer.login import caller_of
 from writer.rate_limits import RateLimits
 from writer.requests import Body, integer, read_body, required_text, text
 from writer.validations import Purpose, Validations
@@ -71,7 +71,7 @@ class TokenRequests:
         text(body, "id_access_token")
         if not self._validations.enabled:
             raise _not_supported("This server knows no e-mail addresses.")
-        self._limits.take("email", f"client {address_of(req)}")
+        self._limits.take("email", f"client {caller_of(req)}")
         self._limits.take("email", f"mailbox {address}")
         resp.media = {"sid": await self._validations.begin(purpose, address, client_secret, send_attempt, next_link)}
 

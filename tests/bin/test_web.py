@@ -65,8 +65,10 @@ def _gate(**options: Any) -> Gate:
     return build_app(routes, _Sessions(), _Lifespan(), max_body_bytes=100, **options)  # type: ignore[arg-type]
 
 
-async def _get(path: str, gate: Gate | None = None, headers: Any = None, method: str = "GET") -> httpx.Response:
-    transport = httpx.ASGITransport(app=gate or _gate(), client=("192.0.2.1", 1))  # type: ignore[arg-type]
+async def _get(
+    path: str, gate: Gate | None = None, headers: Any = None, method: str = "GET", client: str = "192.0.2.1"
+) -> httpx.Response:
+    transport = httpx.ASGITransport(app=gate or _gate(), client=(client, 1))  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
         return await http.request(method, path, headers=headers)
 
@@ -123,6 +125,9 @@ def test_a_path_is_answered_once_by_responders_that_take_its_fields() -> None:
         ("203.0.113.9, 192.0.2.2", "203.0.113.9"),
         ("", "192.0.2.1"),
         ("192.0.2.2", "192.0.2.1"),
+        ("203.0.113.9:4711", "203.0.113.9"),
+        ("[2001:db8::9]:4711, ::ffff:192.0.2.2", "2001:db8::9"),
+        ("2001:db8::9", "2001:db8::9"),
     ],
 )
 async def test_a_trusted_proxy_says_where_a_request_came_from(forwarded: str, seen: str) -> None:
@@ -130,3 +135,10 @@ async def test_a_trusted_proxy_says_where_a_request_came_from(forwarded: str, se
     trusting = _gate(trusted_proxies=("192.0.2.1", "192.0.2.2"))
     assert (await _get("/x/address", trusting, headers)).text == seen
     assert (await _get("/x/address", _gate(), headers)).text == "192.0.2.1"
+
+
+async def test_who_comes_by_ipv4_to_a_listener_of_both_has_their_ordinary_address() -> None:
+    headers = {"x-forwarded-for": "203.0.113.9"}
+    assert (await _get("/x/address", _gate(), client="::ffff:192.0.2.1")).text == "192.0.2.1"
+    trusting = _gate(trusted_proxies=("192.0.2.1",))
+    assert (await _get("/x/address", trusting, headers, client="::ffff:192.0.2.1")).text == "203.0.113.9"

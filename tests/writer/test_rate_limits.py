@@ -8,7 +8,7 @@ from eventlog.configuration import load_settings
 from eventlog.settings import RateLimits as Rates
 from matrix.errors import MatrixError
 from writer import rate_limits
-from writer.rate_limits import MOST_BUCKETS, RateLimits
+from writer.rate_limits import MOST_BUCKETS, RateLimits, caller_at
 
 DEFAULTS = load_settings({}, Path("/nonexistent/walden.toml")).rate_limits
 
@@ -42,6 +42,13 @@ def test_a_bucket_gives_its_burst_and_then_its_rate(monkeypatch: pytest.MonkeyPa
     for _ in range(3):
         limits.take("message", "a")
     _wait(limits, "a")
+
+
+def test_all_addresses_that_one_subscriber_has_are_one_caller() -> None:
+    assert caller_at("192.0.2.1") != caller_at("192.0.2.2")
+    assert caller_at("2001:db8:0:7::1") == caller_at("2001:DB8:0:7:ffff::2%eth0")
+    assert caller_at("2001:db8:0:7::1") != caller_at("2001:db8:0:8::1")
+    assert caller_at("nobody: knows") == "nobody: knows"
 
 
 def test_who_takes_more_than_a_burst_needs_a_full_bucket_and_pays_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
