@@ -84,6 +84,7 @@ class SessionCache:
         self._sessions: dict[bytes, Session] = {}
         self._of_user: dict[str, set[bytes]] = {}
         self._under_way: list[set[str]] = []
+        self._loads: dict[bytes, asyncio.Event] = {}
         self._seen: dict[tuple[str, str], tuple[float, str | None, str | None]] = {}
         self._told: list[Callable[[str], None]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -120,6 +121,9 @@ class SessionCache:
     async def session(self, token: str) -> Session:
         """The session of a token; M_UNKNOWN_TOKEN, with `soft_logout` when the token has only expired."""
         known = self.cached(token)
+        if known is None and (under_way := self._loads.get(token_hash(token))) is not None:
+            await under_way.wait()
+            known = self.cached(token)
         return known if known is not None else await self._load(token_hash(token))
 
     def forget(self, user_id: str) -> None:
@@ -148,7 +152,7 @@ class SessionCache:
             self._seen[session.user_id, session.device_id] = (time(), address, user_agent)
 
     async def _load(self, key: bytes) -> Session:
-        with self._watching() as ended:
+        with self._watching() as ended, self._loading(key):
             async with self._pool.connection() as connection:
                 cursor = await connection.execute(SQL["session"], {"token_hash": key})
                 row = await cursor.fetchone()
@@ -180,6 +184,17 @@ class SessionCache:
         finally:
             # By identity: equal sets are not the same one.
             self._under_way[:] = [other for other in self._under_way if other is not ended]
+
+    @contextlib.contextmanager
+    def _loading(self, key: bytes) -> Iterator[None]:
+        """Lets those who come with the same token meanwhile wait for the end of it: once, then they look for themselves."""
+        done = self._loads.setdefault(key, asyncio.Event())
+        try:
+            yield
+        finally:
+            if self._loads.get(key) is done:
+                del self._loads[key]
+            done.set()
 
     def _remember(self, session: Session) -> None:
         if len(self._sessions) >= self._most:

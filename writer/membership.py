@@ -7,13 +7,14 @@ Source: client-server API, "Room membership".
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from falcon.asgi import Request, Response
 
 from eventlog.pools import Pool
 from eventlog.queries import Queries
+from eventlog.shared_statement import SharedStatement
 from matrix.errors import MatrixError, forbidden, guest_forbidden, unknown
 from matrix.events import Event
 from writer.aliases import Aliases
@@ -42,6 +43,18 @@ NOT_THE_CLIENTS = frozenset(
     )
 )
 """What a join's body cannot say in the member event: what the server says there, and what has a meaning of its own."""
+
+MOST_AT_ONCE = 100
+"""Joins that share a look."""
+
+
+class _BeforeJoin(NamedTuple):
+    """`membership` is a letter; the others are JSON: an event, the names of a profile, an event with a predecessor."""
+
+    membership: str | None
+    join_rules: str | None
+    names: str | None
+    create: str | None
 
 
 class Memberships:
@@ -84,6 +97,7 @@ class Join:
         self._third_party = third_party
         self._settings = settings
         self._pool = pool
+        self._looks = SharedStatement(self._look, most=MOST_AT_ONCE, name="looks before joins")
         self._memberships = memberships
         self._aliases = aliases
         self._profiles = profiles
@@ -115,12 +129,10 @@ class Join:
         reason = text(body, "reason")
         signed = json_object(body, "third_party_signed")
         self._limits.take("join", session.user_id)
-        async with self._pool.connection() as connection:
-            cursor = await connection.execute(SQL["before_join"], {"user_id": session.user_id, "room_id": room_id})
-            row = await cursor.fetchone()
-        if row is None:
+        before = await self._looks.answer((session.user_id, room_id))
+        if before is None:
             raise unknown_room(room_id, self._memberships.server_name)
-        membership, rules, names, create = row
+        membership, rules, names, create = before
         if session.guest:
             view, _ = await self._memberships.view(room_id, session.user_id, GUEST_ACCESS)
             access = view.state.get(GUEST_ACCESS)
@@ -144,6 +156,16 @@ class Join:
             if create is not None and (former := predecessor_of(orjson.loads(create)["content"])) is not None:
                 await self._settings.carry(session.user_id, former, room_id)
         resp.media = {"room_id": room_id}
+
+    async def _look(self, asked: list[tuple[str, str]]) -> list[_BeforeJoin | None]:
+        """What is known of users and rooms, None for a room that is not."""
+        user_ids, room_ids = zip(*asked, strict=True)
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute(
+                SQL["before_join"], {"user_ids": list(user_ids), "room_ids": list(room_ids)}
+            )
+            known = {place: _BeforeJoin(*row) for place, *row in await cursor.fetchall()}
+        return [known.get(place) for place in range(1, len(asked) + 1)]
 
 
 class Leave:

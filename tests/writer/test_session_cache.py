@@ -1,9 +1,10 @@
 import asyncio
 
 import psycopg
+import pytest
 from api_server import Api, Client, eventually
 
-from eventlog.sessions import SessionCache, token_hash
+from eventlog.sessions import Session, SessionCache, token_hash
 
 
 async def _listening(cache: SessionCache) -> None:
@@ -47,6 +48,33 @@ async def test_a_session_that_ends_while_it_is_looked_up_is_not_remembered(api: 
         cache.forget(alice.user_id)
         await looking
         assert cache.cached(alice.token) is None
+
+
+async def test_who_comes_while_a_session_is_looked_up_does_not_look_again(
+    api: Api, writers_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = await api.register()
+    async with _cache(api, writers_database) as cache:
+        await _listening(cache)
+        looks = 0
+        load = cache._load
+
+        async def counted(key: bytes) -> Session:
+            nonlocal looks
+            looks += 1
+            return await load(key)
+
+        monkeypatch.setattr(cache, "_load", counted)
+        found = await asyncio.gather(*(cache.session(alice.token) for _ in range(10)))
+        assert {session.user_id for session in found} == {alice.user_id}
+        assert looks == 1
+        # Where the first one's answer does not hold, each looks for itself.
+        cache.forget(alice.user_id)
+        looking = [asyncio.create_task(cache.session(alice.token)) for _ in range(3)]
+        await asyncio.sleep(0)
+        cache.forget(alice.user_id)
+        await asyncio.gather(*looking)
+        assert looks == 4
 
 
 async def test_a_no_is_not_remembered(api: Api, writers_database: str) -> None:
