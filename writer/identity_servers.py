@@ -9,15 +9,14 @@ spoken to `identity.allowed_networks` alone. Source: identity service API, "Asso
 from __future__ import annotations
 
 import hashlib
-from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
 import structlog
 
-from eventlog.outgoing import Guard, GuardedResolver, guarded_session
+from eventlog.outgoing import Guard, GuardedClient, body_of
 from eventlog.settings import Identity
 from matrix.errors import MatrixError, forbidden, unknown
 from matrix.identifiers import is_opaque_identifier, is_user_id
@@ -40,24 +39,14 @@ class StoredInvite(NamedTuple):
     display_name: str
 
 
-class IdentityServers:
+class IdentityServers(GuardedClient):
     """Asks identity servers; an async context manager."""
 
     def __init__(self, settings: Identity) -> None:
         self._trusted = frozenset(settings.trusted_servers)
-        self._guard = Guard(settings.allowed_networks)
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=MOST_SECONDS)
-        self._session = guarded_session(self._guard, agent="Walden", at_once=AT_ONCE, timeout=timeout, reuse=False)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._session is not None
-        await self._session.close()
+        guard = Guard(settings.allowed_networks)
+        super().__init__(guard, agent="Walden", at_once=AT_ONCE, timeout=timeout, reuse=False)
 
     def check_trusted(self, server: str) -> None:
         """M_SERVER_NOT_TRUSTED unless the settings name the server."""
@@ -125,31 +114,17 @@ class IdentityServers:
         body: dict[str, Any] | None = None,
     ) -> tuple[int, dict[str, Any]]:
         """Status and object of an answer. ValueError for a URL that is none, or an answer that is no object."""
-        assert self._session is not None
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             raise ValueError("not a URL of the web")
-        # Addresses are not resolved, so the resolver does not see them.
-        self._guard.check_host(parts.hostname)
-        if parts.scheme == "http" and not await self._is_ours(parts.hostname):
+        if not await self.is_private(url):
             raise ValueError("plain HTTP is for the networks in identity.allowed_networks")
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        async with self._session.request(
-            method, url, params=params, json=body, headers=headers, allow_redirects=False
-        ) as answer:
-            raw = bytearray()
-            async for part in answer.content.iter_chunked(MOST_ANSWER_BYTES):
-                raw += part
-                if len(raw) > MOST_ANSWER_BYTES:
-                    raise ValueError("the answer is too long")
-            said = orjson.loads(bytes(raw))
+        async with self.request(method, url, params=params, json=body, headers=headers) as answer:
+            said = orjson.loads(await body_of(answer, MOST_ANSWER_BYTES))
         if not isinstance(said, dict):
             raise ValueError("the answer is no object")
         return answer.status, said
-
-    async def _is_ours(self, host: str) -> bool:
-        found = await GuardedResolver(self._guard).resolve(host)
-        return all(self._guard.is_allowed(one["host"]) for one in found)
 
 
 def _key(server: str, said: Any) -> dict[str, str]:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from types import TracebackType
-from typing import Any, Final, Self
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 import aiohttp
 import orjson
@@ -23,7 +21,7 @@ from psycopg import AsyncConnection
 
 from eventlog.faults import Failure, Policy, Retries, judge
 from eventlog.metrics import Tallies
-from eventlog.outgoing import Guard, GuardedResolver, guarded_session
+from eventlog.outgoing import Guard, GuardedClient, body_of
 from eventlog.queries import Queries
 from eventlog.safe_text import safe
 from readers.notifications.payload import Push
@@ -52,45 +50,26 @@ class Refused(Exception):
     """The gateway did not take it."""
 
 
-class Gateways:
+class Gateways(GuardedClient):
     """Push gateways; an async context manager."""
 
     def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=MOST_SECONDS)
-        self._session = guarded_session(self._guard, agent="Walden", at_once=AT_ONCE, timeout=timeout, reuse=True)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._session is not None
-        await self._session.close()
+        super().__init__(guard, agent="Walden", at_once=AT_ONCE, timeout=timeout, reuse=True)
 
     async def notify(self, url: str, body: dict[str, Any]) -> list[str]:
         """Tells a gateway; the push keys that it rejects. Raises Refused, aiohttp.ClientError, OSError, TimeoutError."""
-        assert self._session is not None
-        host = urlsplit(url).hostname or ""
-        self._guard.check_host(host)
-        if urlsplit(url).scheme != "https" and not await self._is_ours(host):
+        if not await self.is_private(url):
             raise Refused("plain HTTP is for the networks in push.allowed_networks")
-        async with self._session.post(url, json=body, allow_redirects=False) as answer:
+        async with self.request("POST", url, json=body) as answer:
             if answer.status != 200:
                 raise Refused(f"status {answer.status}")
-            raw = await answer.content.read(MOST_ANSWER_BYTES)
-        try:
-            said = orjson.loads(raw)
-        except ValueError:
-            raise Refused("its answer is not JSON") from None
+            try:
+                said = orjson.loads(await body_of(answer, MOST_ANSWER_BYTES))
+            except ValueError:
+                raise Refused("its answer is not JSON") from None
         rejected = said.get("rejected", []) if isinstance(said, dict) else []
         return [key for key in rejected if isinstance(key, str)] if isinstance(rejected, list) else []
-
-    async def _is_ours(self, host: str) -> bool:
-        found = await GuardedResolver(self._guard).resolve(host)
-        return all(self._guard.is_allowed(one["host"]) for one in found)
 
 
 class Pushing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -33,11 +34,17 @@ class Gateway:
         self.answer: Any = {"rejected": []}
         self.url = ""
 
-    async def notify(self, request: web.Request) -> web.Response:
+    async def notify(self, request: web.Request) -> web.StreamResponse:
         if self.status != 200:
             return web.Response(status=self.status, headers={"location": "http://127.0.0.1:1/"})
         self.taken.append((await request.json())["notification"])
-        return web.json_response(self.answer)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        # In parts, as large answers come and those of servers that begin before they know the end.
+        for part in orjson.dumps(self.answer).partition(b":"):
+            await response.write(part)
+            await asyncio.sleep(0)
+        return response
 
 
 @contextlib.asynccontextmanager

@@ -153,6 +153,8 @@ async def test_a_picture_is_its_own_preview(near: Api, site: Site) -> None:
         "http://[::1]/",
         "http://[::ffff:127.0.0.1]/",
         "http://[::ffff:7f00:1]/",
+        "http://１２７.0.0.1/",
+        "http://127。0。0。1/",
         "http://[64:ff9b::7f00:1]/",
         "http://[2002:7f00:1::]/",
         "http://10.1.2.3/",

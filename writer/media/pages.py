@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from eventlog.outgoing import Forbidden, Guard, guarded_session
+from eventlog.outgoing import Forbidden, Guard, GuardedClient
 
 MOST_SECONDS: Final = 30.0
 """For one page or picture, redirects and decoding included."""
@@ -53,38 +52,22 @@ def is_fetchable(url: str) -> bool:
         return False
 
 
-class Pages:
+class Pages(GuardedClient):
     """Fetches; an async context manager."""
 
     def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=None, connect=MOST_SECONDS, sock_read=MOST_SECONDS)
-        self._session = guarded_session(
-            self._guard, agent="Walden (URL preview bot)", at_once=AT_ONCE, timeout=timeout, reuse=False
-        )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._session is not None
-        await self._session.close()
+        super().__init__(guard, agent="Walden (URL preview bot)", at_once=AT_ONCE, timeout=timeout, reuse=False)
 
     @asynccontextmanager
     async def fetch(self, url: str, most: int) -> AsyncIterator[Response]:
         """What is behind a URL; of a longer body the first `most` bytes. Raises Forbidden, Unreachable."""
-        assert self._session is not None
         try:
             async with asyncio.timeout(MOST_SECONDS):
                 for _ in range(MOST_REDIRECTS + 1):
                     if not is_fetchable(url):
                         raise Forbidden("not a URL to follow")
-                    # Addresses are not resolved, so the resolver does not see them.
-                    self._guard.check_host(urlsplit(url).hostname or "")
-                    async with self._session.get(url, headers=LANGUAGES, allow_redirects=False) as answer:
+                    async with self.request("GET", url, headers=LANGUAGES) as answer:
                         if answer.status in _REDIRECTS and "location" in answer.headers:
                             url = urljoin(url, answer.headers["location"])
                             continue
