@@ -56,6 +56,12 @@ async def _database(settings: Settings) -> list[Finding]:
 
 def _settings(settings: Settings) -> Iterator[Finding]:
     yield from (warning("settings", text, "correct the name, or remove the variable") for text in settings.warnings)
+    early = {
+        "appservices.files": bool(settings.appservices.files),
+        "federation.extra_ca_file": settings.federation.extra_ca_file is not None,
+    }
+    for name in (name for name, given in early.items() if given):
+        yield warning("settings", f"{name} does nothing in this version", "leave it, or wait with what needs it")
     if not settings.path.exists():
         yield warning("settings", f"there is no {settings.path}", "run `walden init`, or set WALDEN_CONFIG")
     else:

@@ -119,7 +119,9 @@ class Federation:
     listen: Listen | None = setting("127.0.0.1:8448", "Address and port for other servers. Empty: none.")
     tls_certificate: Path | None = setting("", "PEM certificate chain. Empty: plain HTTP, for a proxy in front.")
     tls_key: Path | None = setting("", "PEM key of the certificate.")
-    extra_ca_file: Path | None = setting("", "PEM certificates trusted beside the system's when calling other servers.")
+    extra_ca_file: Path | None = setting(
+        "", "PEM certificates trusted beside the system's when calling other servers. Of no effect yet: none is called."
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -366,7 +368,9 @@ class Search:
 class AppServices:
     """Application services (bridges and bots)."""
 
-    files: tuple[Path, ...] = setting((), "Registration files of application services (YAML).")
+    files: tuple[Path, ...] = setting(
+        (), "Registration files of application services (YAML). Of no effect yet: this version has none."
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

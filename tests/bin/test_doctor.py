@@ -1,6 +1,7 @@
 """The doctor finds what is wrong, says what to do about it, and is content with a fresh installation."""
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +102,20 @@ def test_what_was_broken_is_found_with_its_remedy(
         with psycopg.connect(installed.dsn(), autocommit=True) as connection:
             connection.execute("revoke update on eventlog.events from walden_writer")
             connection.execute("grant execute on function roomserver.commit_v1(jsonb) to walden_roomserver")
+
+
+def test_what_is_set_and_does_nothing_yet_is_named(installed: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "bridge.yaml"
+    file.write_text("id: bridge\n")
+    early = dataclasses.replace(
+        installed,
+        appservices=dataclasses.replace(installed.appservices, files=(file,)),
+        federation=dataclasses.replace(installed.federation, extra_ca_file=file),
+    )
+    assert [(one.level, one.text) for one in _worse(early)] == [
+        ("warning", "appservices.files does nothing in this version"),
+        ("warning", "federation.extra_ca_file does nothing in this version"),
+    ]
 
 
 def test_files_that_others_can_read_are_found(installed: Settings) -> None:
