@@ -3,27 +3,33 @@
 select exists (select from writer.pushers)
 
 -- enqueue --
--- Notes what some events are to tell to the pushers of those whom they notify; what is older than an hour is told to nobody.
+-- Notes what recent events are to tell to the pushers of those whom they notify; behind a push that has to wait, all wait.
 with events as materialized (
     select e.room, e.timeline, e.entry
     from unnest(%(rooms)s::bigint[], %(timelines)s::bigint[], %(entries)s::bigint[]) as e (room, timeline, entry)
     where e.entry > eventlog.id_at(now() - interval '1 hour') and exists (select from writer.pushers)
 )
-insert into notifications.pushes (pusher, entry, room, actions)
-select p.id, n.entry, n.room, n.actions
-from events e
-join notifications.notices n on n.room = e.room and n.timeline = e.timeline
-join roomserver.memberships m on m.room = n.room and m.membership = 'j' and m.joined_at < n.timeline
-join writer.pushers p on p.user_id = m.user_id
-where n.sender <> p.user_id
-  and not exists (
-      select from notifications.exceptions x where x.user_id = p.user_id and x.room = n.room and x.timeline = n.timeline
-  )
-union all
-select p.id, x.entry, x.room, x.actions
-from events e
-join notifications.exceptions x on x.room = e.room and x.timeline = e.timeline and x.notify
-join writer.pushers p on p.user_id = x.user_id
+insert into notifications.pushes (pusher, entry, room, actions, due_at)
+select w.pusher, w.entry, w.room, w.actions, greatest(now(), before.due_at)
+from (
+    select p.id as pusher, n.entry, n.room, n.actions
+    from events e
+    join notifications.notices n on n.room = e.room and n.timeline = e.timeline
+    join roomserver.memberships m on m.room = n.room and m.membership = 'j' and m.joined_at < n.timeline
+    join writer.pushers p on p.user_id = m.user_id
+    where n.sender <> p.user_id
+      and not exists (
+          select from notifications.exceptions x where x.user_id = p.user_id and x.room = n.room and x.timeline = n.timeline
+      )
+    union all
+    select p.id, x.entry, x.room, x.actions
+    from events e
+    join notifications.exceptions x on x.room = e.room and x.timeline = e.timeline and x.notify
+    join writer.pushers p on p.user_id = x.user_id
+) w
+left join lateral (
+    select q.due_at from notifications.pushes q where q.pusher = w.pusher and q.entry < w.entry order by q.entry desc limit 1
+) before on true
 on conflict do nothing
 
 -- lock --

@@ -162,6 +162,26 @@ async def test_a_gateway_that_fails_is_asked_again_later_and_nothing_is_lost(her
         assert [told["content"]["body"] for told in one.taken] == ["0", "1", "2"]
 
 
+async def test_what_comes_while_a_gateway_is_left_alone_waits_its_turn(here: ProjectedWorld) -> None:
+    async with gateway() as one:
+        room = await here.world.room(ALICE)
+        await here.world.join(room, BOB)
+        set_pusher(here, BOB, one.url)
+        await here.world.say(room, ALICE, "0")
+        one.status = 500
+        await push(here)
+        one.status = 200
+        with psycopg.connect(here.dsn, autocommit=True) as connection:
+            connection.execute("update notifications.pushes set due_at = due_at + interval '1 hour'")
+            for body in ("1", "2"):
+                await here.world.say(room, ALICE, body)
+                await push(here)
+                assert one.taken == []
+            connection.execute("update notifications.pushes set due_at = now()")
+        await push(here)
+        assert [told["content"]["body"] for told in one.taken] == ["0", "1", "2"]
+
+
 async def test_a_rejected_push_key_is_given_up_and_what_was_redacted_is_not_told(here: ProjectedWorld) -> None:
     async with gateway() as one:
         room = await here.world.room(ALICE)
