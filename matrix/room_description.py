@@ -83,8 +83,8 @@ def allowed_rooms(join_rules: Json) -> list[str]:
     ]
 
 
-def _topic(content: Json) -> str | None:
-    # "The plain text topic of the room. Omitted if no text/plain mimetype exists in m.room.topic."
+def plain_topic(content: Mapping[str, Any]) -> str | None:
+    """The `text/plain` representation of an `m.room.topic`'s `m.topic`; None where it has none."""
     extensible = content.get("m.topic")
     representations = extensible.get("m.text") if isinstance(extensible, dict) else None
     for one in representations if isinstance(representations, list) else ():
@@ -95,5 +95,10 @@ def _topic(content: Json) -> str | None:
         ):
             body: str = one["body"]
             return body
-    topic = content.get("topic")
-    return topic if isinstance(topic, str) else None
+    return None
+
+
+def _topic(content: Json) -> str | None:
+    # "The plain text topic of the room. Omitted if no text/plain mimetype exists in m.room.topic."
+    plain, topic = plain_topic(content), content.get("topic")
+    return plain if plain is not None else topic if isinstance(topic, str) else None

@@ -13,6 +13,7 @@ import orjson
 from psycopg import AsyncConnection
 
 from eventlog.queries import Queries
+from matrix.room_description import plain_topic
 from readers.follower import Judged, scrubbed
 
 SQL: Final = Queries("readers.search", "search.sql")
@@ -84,11 +85,19 @@ class SearchProjection:
 def text_of(kind: str, pdu: str) -> tuple[str, int] | None:
     """The text of an event and when it was sent (ms since 1970); None where it says nothing."""
     event: dict[str, Any] = orjson.loads(pdu)
-    text = event["content"].get(KEYS[kind][0])
-    if not isinstance(text, str) or not text.strip():
+    text = words_of(kind, event["content"])
+    if not text.strip():
         return None
     sent = event.get("origin_server_ts")
-    return plain(text), min(max(sent if isinstance(sent, int) else 0, 0), _LATEST)
+    return text, min(max(sent if isinstance(sent, int) else 0, 0), _LATEST)
+
+
+def words_of(kind: str, content: Mapping[str, Any]) -> str:
+    """What an event of one of the types says, as PostgreSQL takes it; empty for nothing."""
+    text = content.get(KEYS[kind][0])
+    # "In m.room.topic, content.topic as well as the body of the text/plain representation in content['m.topic']"
+    more = plain_topic(content) if kind == "m.room.topic" else None
+    return plain("\n".join(dict.fromkeys(one for one in (text, more) if isinstance(one, str))))
 
 
 def plain(text: str) -> str:

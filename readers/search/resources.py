@@ -22,7 +22,7 @@ from readers.rooms.responses import JSON, join, quoted
 from readers.rooms.rows import Row
 from readers.rooms.timeline import Timelines, visible
 from readers.search.finding import Finder, Found, Hit
-from readers.search.projection import KEYS, SQL, SearchProjection, plain
+from readers.search.projection import KEYS, SQL, SearchProjection, words_of
 from readers.search.request import Context, Criteria, parse_criteria
 
 FRESH_SECONDS: Final = 2.0
@@ -127,11 +127,11 @@ class Search:
 
     async def _highlights(self, connection: AsyncConnection, criteria: Criteria, hits: Sequence[Hit]) -> list[str]:
         """The words that were found, as they stand in the events."""
-        bodies = [hit.row.content.get(KEYS[hit.row.type][0]) for hit in hits if hit.row.type in KEYS]
+        bodies = [words_of(hit.row.type, hit.row.content) for hit in hits if hit.row.type in KEYS]
         parameters = {
             "language": self._language,
             "term": criteria.term,
-            "bodies": [plain(body) for body in bodies if isinstance(body, str)],
+            "bodies": [body for body in bodies if body],
         }
         if not parameters["bodies"]:
             return []

@@ -29,7 +29,8 @@ where (
     and not exists (
         select from eventlog.events e
         where e.id = d.entry and e.kind in ('s', 'm')
-          and history.safe_json(e.json) #>> array['content', split_part(d.key, '.', 2)] is not null
+          and (history.safe_json(e.json) #>> array['content', split_part(d.key, '.', 2)] is not null
+               or (d.key = 'content.topic' and history.safe_json(e.json) #> '{content,m.topic}' is not null))
     )
 
 -- clear --

@@ -49,6 +49,17 @@ async def test_messages_names_and_topics_are_found_by_their_words_whatever_the_c
     assert (await search(here, ALICE, "'; drop & |!(")) == {"count": 0, "highlights": [], "results": []}
 
 
+async def test_a_topic_is_found_by_its_text_in_either_form(here: ProjectedWorld) -> None:
+    room = await here.world.room(ALICE)
+    forms = [{"mimetype": "text/html", "body": "<b>newts</b>"}, {"body": "toads and tadpoles"}]
+    await here.world.event(room, ALICE, "m.room.topic", {"topic": "frogs", "m.topic": {"m.text": forms}}, state_key="")
+    await here.world.event(room, ALICE, "m.room.topic", {"m.topic": {"m.text": [{"body": "axolotls"}]}}, state_key="")
+    await here.world.writer.append_entry(type="scrub", user_id=ALICE, content={"room_id": room}, room_id=room)
+    for term, count in (("frogs", 1), ("tadpoles", 1), ("axolotls", 1), ("newts", 0)):
+        found = await search(here, ALICE, term, keys=["content.topic"])
+        assert (found["count"], found["highlights"]) == (count, [term] * count)
+
+
 async def test_pages_by_rank_and_by_time_hold_every_match_once(here: ProjectedWorld) -> None:
     room = await here.world.room(ALICE)
     for number in range(12):
