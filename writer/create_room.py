@@ -1,13 +1,15 @@
 """POST /createRoom.
 
 Invariant: all events of a new room are one append, accepted together or not at all. Its alias is held while it is made, so that a
-room is never made under an alias that somebody else has just taken.
+room is never made under an alias that somebody else has just taken. What other servers have to say is asked before; once the room is
+there its id is answered, also when an identity server then fails to take an invitation.
 """
 
 from __future__ import annotations
 
 import contextlib
 
+import structlog
 from falcon.asgi import Request, Response
 
 from matrix.errors import MatrixError
@@ -22,7 +24,9 @@ from writer.profiles import Profiles
 from writer.rate_limits import RateLimits
 from writer.requests import read_body, session_of
 from writer.room_plan import plan_room
-from writer.third_party_invites import ThirdPartyInvites
+from writer.third_party_invites import Invitee, ThirdPartyInvites
+
+log = structlog.get_logger(__name__)
 
 
 class CreateRoom:
@@ -55,11 +59,18 @@ class CreateRoom:
         session, body = session_of(req), await read_body(req)
         plan = plan_room(body, session.user_id, self._default_version)
         invitees = [self._third_party.invitee_of(one) for one in plan.third_party]
-        for user_id in plan.invite:
-            check_local_user(user_id, self._server_name)
         self._limits.take("room", session.user_id)
         if invitees:
             self._limits.take("invite", session.user_id, len(invitees))
+        unknown: list[Invitee] = []
+        for invitee in invitees:
+            user_id = await self._third_party.user_of(invitee)
+            if user_id is None:
+                unknown.append(invitee)
+            elif user_id not in (session.user_id, *plan.invite):
+                plan.invite.append(user_id)
+        for user_id in plan.invite:
+            check_local_user(user_id, self._server_name)
         await self._permissions.check(session.user_id, plan.invite)
         alias = None if plan.alias_localpart is None else f"#{plan.alias_localpart}:{self._server_name}"
         if alias is not None:
@@ -90,6 +101,13 @@ class CreateRoom:
             )
         if (former := predecessor_of(plan.create_content)) is not None:
             await self._settings.carry(session.user_id, former, room_id)
-        for invitee in invitees:
-            await self._third_party.invite(room_id, session.user_id, invitee)
+        for invitee in unknown:
+            await self._announce(room_id, session.user_id, invitee)
         resp.media = {"room_id": room_id}
+
+    async def _announce(self, room_id: str, sender: str, invitee: Invitee) -> None:
+        try:
+            await self._third_party.announce(room_id, sender, invitee)
+        except MatrixError as error:
+            # An error here would have the client make the room a second time; that nobody is invited shows in its state.
+            log.warning("a new room lacks an invitation", room_id=room_id, server=invitee.server, error=str(error))

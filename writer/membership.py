@@ -24,13 +24,12 @@ from writer.federating import check_local_user, unknown_room
 from writer.guests import GUEST_ACCESS, lets_guests_in
 from writer.invite_permissions import InvitePermissions
 from writer.log_writer import LogWriter
-from writer.permissions import POWER_KEYS, membership_of
+from writer.permissions import POWER_KEYS, check_may_leave, membership_of
 from writer.profiles import Profiles
 from writer.rate_limits import RateLimits
 from writer.requests import Body, check_room_id, json_object, read_body, required_user_id, session_of, text
 from writer.restricted import JOIN_RULES, RestrictedRooms, is_restricted
 from writer.rooms_of_user import membership_in
-from writer.server_notices import check_may_leave
 from writer.third_party_invites import ThirdPartyInvites
 from writer.views import RoomView, StateKey
 

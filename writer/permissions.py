@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from matrix.errors import MatrixError
 from matrix.events import Event
 from matrix.power_levels import BadPowerLevel, PowerLevels
 from writer.views import RoomView, StateKey
@@ -52,3 +53,9 @@ def membership_of(event: Event | None) -> str:
     """The membership a member event gives; "leave" when there is none."""
     membership = None if event is None else event.content.get("membership")
     return membership if isinstance(membership, str) else "leave"
+
+
+def check_may_leave(member: Event | None, notices_id: str) -> None:
+    """M_CANNOT_LEAVE_SERVER_NOTICE_ROOM for who is invited by the user that server notices come from."""
+    if member is not None and membership_of(member) == "invite" and member.sender == notices_id:
+        raise MatrixError(403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM", "You cannot reject this invite.")

@@ -22,7 +22,7 @@ from writer.federating import check_local_invitee
 from writer.guests import GUEST_ACCESS, Guests
 from writer.invite_permissions import InvitePermissions
 from writer.log_writer import LogWriter
-from writer.permissions import CREATE, LEVELS, POWER_KEYS, membership_of
+from writer.permissions import CREATE, LEVELS, POWER_KEYS, check_may_leave, membership_of
 from writer.rate_limits import RateLimits
 from writer.redacting import Redacting, check_txn_id
 from writer.relating import Relating
@@ -91,7 +91,9 @@ class State:
         restricted: RestrictedRooms,
         limits: RateLimits,
         server_name: str,
+        notices_id: str,
     ) -> None:
+        self._notices_id = notices_id
         self._log = log
         self._aliases = aliases
         self._guests = guests
@@ -133,6 +135,8 @@ class State:
             content.pop(AUTHORISER, None)
             if state_key == session.user_id and content.get("membership") == "join":
                 await self._vouch(content, view, session.user_id)
+            elif state_key == session.user_id and content.get("membership") == "leave":
+                check_may_leave(current, self._notices_id)
         sent = await self._log.send([Draft(room_id, session.user_id, event_type, content, state_key=state_key)])
         if (event_type, state_key) == GUEST_ACCESS:
             await self._guests.expel(room_id)

@@ -16,14 +16,12 @@ from eventlog.queries import Queries
 from eventlog.sessions import Session
 from eventlog.settings import Settings
 from matrix.errors import MatrixError, forbidden, missing_param, not_found
-from matrix.events import Event
 from matrix.identifiers import new_room_id
 from writer.account_data import TAGS, AccountData
 from writer.accounts import find_account, insert_account
 from writer.claims import Claims
 from writer.drafts import Draft
 from writer.log_writer import LogWriter
-from writer.permissions import membership_of
 from writer.profiles import Profiles
 from writer.rate_limits import RateLimits
 from writer.redacting import check_txn_id
@@ -42,12 +40,6 @@ READER_LEVEL: Final = -10
 def notices_id(settings: Settings) -> str:
     """The user id of the server's own user."""
     return f"@{settings.server.notices_localpart}:{settings.server.name}"
-
-
-def check_may_leave(member: Event | None, sender: str) -> None:
-    """M_CANNOT_LEAVE_SERVER_NOTICE_ROOM for an invitation of the server's own user, `sender`."""
-    if member is not None and membership_of(member) == "invite" and member.sender == sender:
-        raise MatrixError(403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM", "You cannot reject this invite.")
 
 
 class ServerNotices:

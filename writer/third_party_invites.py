@@ -73,23 +73,34 @@ class ThirdPartyInvites:
 
     async def invite(self, room_id: str, sender: str, invitee: Invitee) -> None:
         """Invites a user by their address, or makes an invitation that waits for who can prove to have it."""
+        view = await self._view_of_inviter(room_id, sender)
+        user_id = await self.user_of(invitee)
+        if user_id is None:
+            await self._announce(view, sender, invitee)
+            return
+        check_local_user(user_id, self._server_name)
+        await self._permissions.check(sender, [user_id])
+        content = await self._profiles.member(user_id, "invite")
+        await self._log.send([Draft(room_id, sender, "m.room.member", content, state_key=user_id)])
+
+    async def announce(self, room_id: str, sender: str, invitee: Invitee) -> None:
+        """Makes an invitation that waits for who can prove to have the address; `user_of` knew nobody."""
+        await self._announce(await self._view_of_inviter(room_id, sender), sender, invitee)
+
+    async def _view_of_inviter(self, room_id: str, sender: str) -> RoomView:
         key = ("m.room.member", sender)
         view = await self._log.view(check_room_id(room_id), [key, NAME, ALIAS, AVATAR, JOIN_RULES, *POWER_KEYS])
         if membership_of(view.state.get(key)) != "join" or not may_invite(view, sender):
             raise forbidden("You may not invite anybody to this room.")
-        user_id = await self.user_of(invitee)
-        if user_id is not None:
-            check_local_user(user_id, self._server_name)
-            await self._permissions.check(sender, [user_id])
-            content = await self._profiles.member(user_id, "invite")
-            await self._log.send([Draft(room_id, sender, "m.room.member", content, state_key=user_id)])
-            return
+        return view
+
+    async def _announce(self, view: RoomView, sender: str, invitee: Invitee) -> None:
         names = (await self._profiles.names([sender])).get(sender, {})
-        details = {"medium": "email", "address": invitee.address, "room_id": room_id, "sender": sender}
+        details = {"medium": "email", "address": invitee.address, "room_id": view.room_id, "sender": sender}
         details |= _told_of(view, names)
         stored = await self._servers.store_invite(invitee.server, invitee.access_token, details)
         content = {"display_name": stored.display_name, **stored.public_keys[0], "public_keys": stored.public_keys}
-        await self._log.send([Draft(room_id, sender, THIRD_PARTY_INVITE, content, state_key=stored.token)])
+        await self._log.send([Draft(view.room_id, sender, THIRD_PARTY_INVITE, content, state_key=stored.token)])
 
     async def accept(self, room_id: str, user_id: str, signed: Body) -> None:
         """Invites who shows what an identity server has signed.

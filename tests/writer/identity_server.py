@@ -20,13 +20,14 @@ TOKEN = "the.users.token"
 
 
 class IdentityServer:
-    """What it was told. `bindings` are user ids by address; `valid` is whether its keys still hold."""
+    """What it was told. `bindings` are user ids by address; `valid` is whether its keys still hold, `broken` what fails."""
 
     def __init__(self) -> None:
         self.address = ""
         self.bindings: dict[str, str] = {}
         self.invitations: list[Json] = []
         self.valid = True
+        self.broken: frozenset[str] = frozenset()
         self.key = SigningKey("ed25519:0", bytes(range(32)))
 
     def signed(self, token: str, sender: str, mxid: str, key: SigningKey | None = None) -> Json:
@@ -51,6 +52,8 @@ class IdentityServer:
     async def _lookup(self, request: web.Request) -> web.Response:
         if refused := _refused(request):
             return refused
+        if "lookup" in self.broken:
+            return web.Response(status=500)
         body = await request.json()
         assert (body["algorithm"], body["pepper"]) == ("sha256", PEPPER)
         known = {_hashed(address): user_id for address, user_id in self.bindings.items()}
@@ -59,6 +62,8 @@ class IdentityServer:
     async def _store(self, request: web.Request) -> web.Response:
         if refused := _refused(request):
             return refused
+        if "store-invite" in self.broken:
+            return web.Response(status=500)
         self.invitations.append(await request.json())
         url = f"http://{self.address}/_matrix/identity/v2/pubkey/isvalid"
         key = {"public_key": self.key.verify_key_base64, "key_validity_url": url}

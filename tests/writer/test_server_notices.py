@@ -36,6 +36,8 @@ async def test_a_notice_comes_in_one_room_whatever_the_user_does(api: Api) -> No
     first = (await admin.post(PATH, said)).ok()["event_id"]
     room_id = await invited_to(user)
     assert (await user.post(f"rooms/{room_id}/leave")).refusal == (403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM")
+    member = f"rooms/{room_id}/state/m.room.member/{user.user_id}"
+    assert (await user.put(member, {"membership": "leave"})).refusal == (403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM")
     tags = (await user.get(f"user/{user.user_id}/rooms/{room_id}/tags")).ok()["tags"]
     assert tags == {"m.server_notice": {}}
 

@@ -161,6 +161,40 @@ async def test_a_room_is_made_with_invitations_by_address(both: tuple[Api, Ident
         assert (await alice.post("createRoom", wrong)).refusal == refusal
 
 
+async def test_no_room_is_made_twice_because_an_identity_server_fails(both: tuple[Api, IdentityServer]) -> None:
+    api, there = both
+    alice, carol = await api.register(), await api.register()
+    there.bindings[CAROL] = carol.user_id
+    asked = {
+        "is_direct": True,
+        "room_alias_name": f"dm{alice.user_id[1:].partition(':')[0]}",
+        "invite_3pid": [by_address(there, "dave@post.example"), by_address(there, CAROL)],
+    }
+    there.broken = frozenset({"lookup"})
+    assert (await alice.post("createRoom", asked)).refusal == (502, "M_UNKNOWN")
+    assert (await alice.get("joined_rooms")).ok()["joined_rooms"] == []
+    there.broken = frozenset({"store-invite"})
+    # Once the room is there, it is what the client has to know.
+    room_id = (await alice.post("createRoom", asked)).ok()["room_id"]
+    assert (await alice.get("joined_rooms")).ok()["joined_rooms"] == [room_id]
+    state = (await alice.get(f"rooms/{room_id}/state")).body
+    assert "m.room.third_party_invite" not in {event["type"] for event in state}
+    (invite,) = [event["content"] for event in state if event["state_key"] == carol.user_id]
+    assert (invite["membership"], invite["is_direct"]) == ("invite", True)
+
+
+async def test_who_takes_no_invitation_keeps_a_room_from_being_made(both: tuple[Api, IdentityServer]) -> None:
+    api, there = both
+    alice, carol = await api.register(), await api.register()
+    there.bindings |= {CAROL: carol.user_id, "erin@post.example": "@erin:elsewhere.example"}
+    blocked = {"default_action": "block"}
+    (await carol.put(f"user/{carol.user_id}/account_data/m.invite_permission_config", blocked)).ok()
+    for address, refusal in ((CAROL, (403, "M_INVITE_BLOCKED")), ("erin@post.example", (403, "M_FORBIDDEN"))):
+        asked = {"invite_3pid": [by_address(there, address)]}
+        assert (await alice.post("createRoom", asked)).refusal == refusal
+    assert (await alice.get("joined_rooms")).ok()["joined_rooms"] == []
+
+
 @pytest.mark.parametrize(
     ("change", "refusal"),
     [
