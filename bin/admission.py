@@ -76,6 +76,7 @@ POST v1/login/get_token
 POST room/leave
 POST room/forget
 PUT room/redact/{event_id}/{txn_id}
+PUT room/send/{event_type}/{txn_id}
 POST room/receipt/{receipt_type}/{event_id}
 POST room/read_markers
 PUT v3/user/{user_id}/account_data/{data_type}
@@ -107,7 +108,10 @@ DELETE v3/room_keys/keys
 DELETE v3/room_keys/keys/{room_id}
 DELETE v3/room_keys/keys/{room_id}/{session_id}
 """)
-"""What a suspended account may change: its own devices, keys, read state and settings, and what takes it away."""
+"""What a suspended account may change: its own devices, keys, read state and settings, and what takes it away.
+
+Of what is sent (`room/send`) that is redactions of its own events; `writer/sending.py` refuses the rest.
+"""
 
 LOCKED: Final = _named("""
 POST v3/logout

@@ -225,7 +225,7 @@ def _add_rooms(app: Routes, services: Services) -> None:
     third_party = ThirdPartyInvites(log, services.identity_servers, profiles, permissions, server_name)
 
     redacting = Redacting(pool, log)
-    send = Send(log, Relating(pool), redacting, limits)
+    send = Send(log, Relating(pool), redacting, services.guests, limits)
     app.add_route(ROOM + "/send/{event_type}/{txn_id}", send)
     app.add_route(ROOM + "/redact/{event_id}/{txn_id}", Redact(log, redacting, services.guests, limits))
     restricted = RestrictedRooms(pool, server_name)

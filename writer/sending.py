@@ -12,7 +12,15 @@ import orjson
 from falcon.asgi import Request, Response
 
 from matrix.auth_selection import AuthError
-from matrix.errors import MatrixError, bad_json, bad_state, guest_forbidden, invalid_param, too_large
+from matrix.errors import (
+    MatrixError,
+    bad_json,
+    bad_state,
+    guest_forbidden,
+    invalid_param,
+    too_large,
+    user_suspended,
+)
 from matrix.identifiers import fits, is_room_alias
 from matrix.power_level_rules import check_form_of_power_levels
 from matrix.power_levels import BadPowerLevel
@@ -26,7 +34,7 @@ from writer.permissions import CREATE, LEVELS, POWER_KEYS, check_may_leave, memb
 from writer.rate_limits import RateLimits
 from writer.redacting import Redacting, check_txn_id
 from writer.relating import Relating
-from writer.requests import Body, check_room_id, read_body, session_of
+from writer.requests import Body, check_room_id, read_body, session_of, text
 from writer.restricted import JOIN_RULES, RestrictedRooms
 from writer.views import RoomView, StateKey
 
@@ -51,8 +59,11 @@ def check_type(event_type: str) -> str:
 class Send:
     """PUT /rooms/{room_id}/send/{event_type}/{txn_id}."""
 
-    def __init__(self, log: LogWriter, relating: Relating, redacting: Redacting, limits: RateLimits) -> None:
+    def __init__(
+        self, log: LogWriter, relating: Relating, redacting: Redacting, guests: Guests, limits: RateLimits
+    ) -> None:
         self._log = log
+        self._guests = guests
         self._relating = relating
         self._redacting = redacting
         self._limits = limits
@@ -60,6 +71,8 @@ class Send:
     async def on_put(self, req: Request, resp: Response, room_id: str, event_type: str, txn_id: str) -> None:
         """Sends an event without a state key."""
         session = session_of(req)
+        if session.suspended and event_type != "m.room.redaction":
+            raise user_suspended()
         self._limits.take("message", session.user_id)
         draft = Draft(
             check_room_id(room_id),
@@ -72,10 +85,18 @@ class Send:
         )
         if "m.relates_to" in draft.content:
             await self._relating.check(draft)
-        if event_type == "m.room.redaction" and isinstance(draft.content.get("redacts"), str):
-            # What names the event in its content redacts it, by whichever endpoint it was sent.
-            await self._redacting.check(session.user_id, room_id, draft.content["redacts"])
+        redacted = None
+        if event_type == "m.room.redaction" and (redacts := text(draft.content, "redacts")) is not None:
+            # "In rooms with a version older than 11 they MUST move the redacts property … to the top level": where it is
+            # written is the version's own affair.
+            del draft.content["redacts"]
+            draft.redacts = redacts
+            redacted = await self._redacting.check(session.user_id, room_id, redacts, own_only=session.suspended)
+        elif session.suspended:
+            raise user_suspended()
         sent = await self._log.send([draft])
+        if redacted == GUEST_ACCESS[0]:
+            await self._guests.expel(room_id)
         resp.data = orjson.dumps({"event_id": sent[0].event_id})
 
 

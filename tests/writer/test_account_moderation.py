@@ -136,6 +136,8 @@ async def test_a_suspended_account_reads_and_leaves_but_does_not_speak(api: Api)
         ("PUT", f"profile/{user}/displayname", {"displayname": "x"}),
         ("DELETE", f"profile/{user}/avatar_url", None),
         ("PUT", f"{room}/redact/{part(foreign)}/2", {}),
+        ("PUT", f"{room}/send/m.room.redaction/4", {"redacts": foreign}),
+        ("PUT", f"{room}/send/m.room.redaction/5", {"reason": "to say something"}),
         ("PUT", f"{room}/typing/{user}", {"typing": True}),
         ("POST", "account/3pid/delete", {"medium": "email", "address": "a@b.example"}),
     ):
@@ -144,6 +146,7 @@ async def test_a_suspended_account_reads_and_leaves_but_does_not_speak(api: Api)
         ("GET", "sync", None),
         ("GET", f"{room}/messages?dir=b", None),
         ("PUT", f"{room}/redact/{part(own)}/3", {}),
+        ("PUT", f"{room}/send/m.room.redaction/6", {"redacts": own}),
         ("POST", f"{room}/receipt/m.read/{part(foreign)}", {}),
         ("PUT", f"user/{user}/account_data/org.example.x", {}),
         ("POST", f"rooms/{part(other_id)}/leave", {}),

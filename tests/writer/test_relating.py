@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import pytest
 from api_server import Answer, Api, Client, part
 
 _numbers = itertools.count(1)
@@ -46,13 +47,19 @@ async def test_one_annotates_an_event_once_with_one_key_and_type(api: Api) -> No
     assert (await relate(alice, room_id, event, "m.annotation", key="+1")).refusal == (200, None)
 
 
-async def test_a_redaction_sent_as_an_event_is_checked_like_any_other(api: Api) -> None:
+@pytest.mark.parametrize("version", ["1", "5", "10", "11", "12"])
+async def test_a_redaction_sent_as_an_event_is_checked_like_any_other(api: Api, version: str) -> None:
     alice, bob = await api.register(), await api.register()
-    room_id = await alice.create_room(preset="public_chat", room_version="11")
+    room_id = await alice.create_room(preset="public_chat", room_version=version)
     (await bob.post(f"join/{room_id}", {})).ok()
     event = await alice.send(room_id, "mine")
     path = f"rooms/{room_id}/send/m.room.redaction"
     assert (await bob.put(f"{path}/1", {"redacts": event})).refusal == (403, "M_FORBIDDEN")
     assert (await bob.put(f"{path}/2", {"redacts": "$unknown"})).refusal == (404, "M_NOT_FOUND")
-    (await alice.put(f"{path}/3", {"redacts": event})).ok()
-    assert (await alice.get(f"rooms/{room_id}/event/{part(event)}")).ok()["content"] == {}
+    assert (await bob.put(f"{path}/2", {"redacts": 5})).refusal == (400, "M_BAD_JSON")
+    sent = (await alice.put(f"{path}/3", {"redacts": event, "reason": "typo"})).ok()["event_id"]
+    redacted = (await alice.get(f"rooms/{room_id}/event/{part(event)}")).ok()
+    assert (redacted["content"], redacted["unsigned"]["redacted_because"]["event_id"]) == ({}, sent)
+    assert (await alice.get(f"rooms/{room_id}/event/{part(sent)}")).ok()["content"]["reason"] == "typo"
+    # The same request again is the same event.
+    assert (await alice.put(f"{path}/3", {"redacts": event, "reason": "typo"})).ok()["event_id"] == sent
