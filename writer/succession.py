@@ -113,9 +113,11 @@ class Succession:
                 events["m.room.tombstone"] = max(_LEVEL_TO_REPLACE, state_default + 1)
             content["events"] = events
         else:
+            # Creators could do what takes more than 100, such as replacing the room: somebody has to be able to still.
+            highest = max([100, *_levels_in(content)]) if former else 0
             for user_id in former:
                 if is_user_id(user_id):
-                    users[user_id] = 100
+                    users[user_id] = highest
             content["users"] = users
         return content
 
@@ -170,6 +172,14 @@ def _is_canonical(content: dict[str, Any]) -> bool:
     except MatrixError:
         return False
     return True
+
+
+def _levels_in(content: dict[str, Any]) -> list[int]:
+    """Every level that power levels name."""
+    maps = [content.get(name) for name in ("users", "events", "notifications")]
+    values = [content.get(name) for name in LEVEL_DEFAULTS]
+    values += [value for entries in maps if isinstance(entries, dict) for value in entries.values()]
+    return [value for value in values if type(value) is int]
 
 
 def _as_integers(content: dict[str, Any]) -> dict[str, Any]:

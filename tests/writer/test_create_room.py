@@ -91,6 +91,24 @@ async def test_every_room_version_makes_a_room_that_one_can_talk_in(api: Api, ve
     await alice.send(room_id)
 
 
+@pytest.mark.parametrize(
+    ("override", "level"),
+    [
+        ({"state_default": 200}, 201),
+        ({"events": {"m.room.name": 0}}, 150),
+        ({"events": {"m.room.tombstone": 10}}, 10),
+        ({"state_default": -1, "events": {}}, 150),
+    ],
+)
+async def test_replacing_a_room_takes_more_than_other_state_unless_it_is_said_otherwise(
+    api: Api, override: dict[str, Any], level: int
+) -> None:
+    alice = await api.register()
+    room_id = await alice.create_room(power_level_content_override=override)
+    levels: Any = await alice.state(room_id, "m.room.power_levels")
+    assert levels["events"]["m.room.tombstone"] == level
+
+
 async def test_the_trusted_are_creators_where_the_version_has_them_and_have_100_elsewhere(api: Api) -> None:
     alice, bob, carol = [await api.register() for _ in range(3)]
     options: dict[str, Any] = {"preset": "trusted_private_chat", "invite": [bob.user_id]}
