@@ -83,9 +83,10 @@ class Answers:
         uncounted = self._uncounted(user, plan)
         views: list[RoomView] = []
         invites: Invites = ([], [])
+        members: dict[int, set[str]] = {}
         at_hand = known and not place.anew
         if not at_hand or plan.asks or plan.invites or uncounted:
-            views, account_data, invites = await self._read(
+            views, account_data, invites, members = await self._read(
                 user, session, shape, request.device_id, plan, told_upto, at_hand, account_data, uncounted
             )
         if presences is None:
@@ -97,13 +98,13 @@ class Answers:
         present = render_presences(presences, shape.filter.presence, user.ignored)
         for recent in plan.recent:
             if recent.told:
-                session.told(recent.nid, recent.told)
+                members[recent.nid] = recent.told
         sections = Renderer(user, request.device_id, shape).render(plan, views, account_data, full)
         told = render_account_data(user.user_id, account_data, shape.filter.account_data, whole=told_upto is None)
         news = sections.join or sections.leave or told or present or invites[0] or invites[1]
         if not (full or news or messages.events or lists or restocked):
             return plan.now, None, messages.arrived
-        session.answer(token)
+        session.answer(token, members)
         if messages.first is not None:
             session.first_message = messages.first
         body = response.whole(
@@ -164,7 +165,6 @@ class Answers:
             older = await self._read_changes(user, since, after)
         may_load = True
         while True:
-            session.again()
             now, token = tuple(current.positions), self._token()
             changes = older if after is None else older + [c for c in user.changes if c.position > after[c.shard]]
             if full or since is None:
@@ -210,10 +210,10 @@ class Answers:
         known: bool,
         account_data: list[AccountData],
         uncounted: dict[int, tuple[int, int]],
-    ) -> tuple[list[RoomView], list[AccountData], Invites]:
+    ) -> tuple[list[RoomView], list[AccountData], Invites, dict[int, set[str]]]:
         async def from_tables(
             connection: AsyncConnection,
-        ) -> tuple[list[RoomView], list[AccountData], Invites]:
+        ) -> tuple[list[RoomView], list[AccountData], Invites, dict[int, set[str]]]:
             current = self._current
             tables = Tables(connection, current.rooms, current.events, user, session, shape, device_id)
             views = await tables.read(plan.asks)
@@ -221,7 +221,7 @@ class Answers:
             await current.unread.count(connection, user, uncounted)
             whole = [ask.room_id for ask in plan.asks if ask.known is None]
             if known and not whole:
-                return views, account_data, invites
+                return views, account_data, invites, tables.told
             query = "account_data"
             parameters: dict[str, Any] = {"since": None if since is None else list(since)}
             if known:
@@ -233,7 +233,7 @@ class Answers:
                 AccountData(shard, position, room_id, kind, content.encode())
                 for shard, position, room_id, kind, content in await cursor.fetchall()
             ]
-            return views, [*account_data, *found] if known else found, invites
+            return views, [*account_data, *found] if known else found, invites, tables.told
 
         return await read(self._pool, from_tables)
 

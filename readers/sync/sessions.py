@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from operator import lt
 from time import monotonic
 from typing import Final
+
+from eventlog.tokens import SyncToken
 
 MOST_SESSIONS: Final = 20_000
 MOST_ROOMS: Final = 100
@@ -21,19 +24,26 @@ MOST_MEMBERS: Final = 200
 class Session:
     """One device's memory."""
 
-    __slots__ = ("_known", "_pending", "_token", "answered_at", "first_message")
+    __slots__ = ("_answered_at", "_known", "_latest", "_pending", "_since", "_token", "answered_at", "first_message")
 
     def __init__(self) -> None:
         self._known: OrderedDict[int, set[str]] = OrderedDict()
         self._pending: dict[int, set[str]] = {}
         self._token = ""
+        self._since = ""
+        self._latest = ""
+        """Where the last response led to, whether or not it arrived."""
+        self._answered_at = 0.0
         self.answered_at = 0.0
-        """time.monotonic() of the response before the present request."""
+        """time.monotonic() of the response that led to where the client is, as far as this process knows; 0.0 if it does not."""
         self.first_message: tuple[int, int] | None = None
         """Shard and position of the first message to the device that was told from the table and is not known to have arrived."""
 
     def begin(self, since: str) -> None:
-        """A request has come: what the last response told is known, unless it never arrived."""
+        """A request has come: what the last response told is known, unless it never arrived.
+
+        Who comes back to an older place than that has lost what was told since, or is another client of the same device.
+        """
         if since and since == self._token:
             for nid, users in self._pending.items():
                 known = self._known.setdefault(nid, set())
@@ -43,14 +53,17 @@ class Session:
                 self._known.move_to_end(nid)
                 if len(self._known) > MOST_ROOMS:
                     self._known.popitem(last=False)
-        elif not since:
-            self._known.clear()
+            self.answered_at = self._answered_at
+        elif not since or _is_older(since, self._latest):
+            # Not older is who has been answered by another process meanwhile. The same again is who was not answered.
+            if since != self._since or not since:
+                self._known.clear()
+                self.answered_at = 0.0
+        else:
+            self.answered_at = self._answered_at
+        self._since = since
         self._pending = {}
         self._token = ""
-
-    def again(self) -> None:
-        """The response under way is made anew: it has told nothing yet."""
-        self._pending = {}
 
     def forget(self) -> None:
         """What the device has been told belongs to an abandoned future."""
@@ -61,14 +74,20 @@ class Session:
         known = self._known.get(nid)
         return set(users) if known is None else set(users) - known
 
-    def told(self, nid: int, users: Iterable[str]) -> None:
-        """Notes members that the response under way tells."""
-        self._pending.setdefault(nid, set()).update(users)
+    def answer(self, token: str, told: dict[int, set[str]] | None = None) -> None:
+        """The response goes out, with this token; `told` are the members that it tells, by room."""
+        self._token = self._latest = token
+        self._pending = told or {}
+        self._answered_at = monotonic()
 
-    def answer(self, token: str) -> None:
-        """The response goes out, with this token."""
-        self._token = token
-        self.answered_at = monotonic()
+
+def _is_older(since: str, latest: str) -> bool:
+    """Whether a token is of an earlier place than another one, as far as they can be compared."""
+    try:
+        one, other = SyncToken.parse(since), SyncToken.parse(latest)
+    except ValueError:
+        return False
+    return one.epoch == other.epoch and any(map(lt, one.positions, other.positions))
 
 
 class Sessions:

@@ -54,6 +54,8 @@ class Tables:
         self._session = session
         self._shape = shape
         self._device_id = device_id
+        self.told: dict[int, set[str]] = {}
+        """Whose member events the device has afterwards, by room."""
 
     async def read(self, asks: list[RoomAsk]) -> list[RoomView]:
         """The rooms asked for, in order."""
@@ -344,7 +346,7 @@ class Tables:
             if view.heroes and view.ask.known is not None:
                 users |= self._session.unknown(nid, view.heroes)
             asked += [(view, user_id) for user_id in users if (nid, user_id) not in present]
-            self._session.told(nid, users)
+            self.told[nid] = users
         if not asked:
             return []
         rows = await self._query(

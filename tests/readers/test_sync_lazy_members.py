@@ -68,6 +68,34 @@ async def test_a_response_that_never_arrived_has_told_nobody(here: World) -> Non
     assert members(client, room) == set()
 
 
+async def test_who_comes_back_to_an_older_place_is_told_again_who_speaks(here: World) -> None:
+    room = await here.room(ALICE, name="Garden")
+    everybody = [user(f"u{n}") for n in range(8)]
+    await here.join(room, BOB, *everybody)
+    client = Client(here.sync, BOB, filter=lazy(2))
+    await here.say(room, ALICE, "1")
+    await here.say(room, ALICE, "1")
+    await client.settle()
+    since, speaker = client.since, everybody[-1]
+    # Another client of the same device stands where this one stood.
+    other = Client(here.sync, BOB, filter=lazy(2))
+    other.device_id, other.since = client.device_id, since
+    await here.say(room, speaker, "2")
+    await client.sync(5)
+    assert members(client, room) == {speaker}
+    await here.say(room, speaker, "3")
+    await client.sync(5)
+    assert members(client, room) == set()
+    await other.sync(5)
+    assert members(other, room) == {speaker}
+    # So does one whose disk lost what it was told.
+    await client.sync(since=since)
+    assert members(client, room) == {speaker}
+    await here.say(room, speaker, "4")
+    await client.sync(5)
+    assert members(client, room) == set()
+
+
 async def test_redundant_members_are_told_when_the_filter_asks_for_them(here: World) -> None:
     room = await here.room(ALICE, name="Garden")
     await here.join(room, BOB)
