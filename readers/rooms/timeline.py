@@ -163,8 +163,8 @@ class Timelines:
             "scan": SCAN,
             "types": None if wanted.types is None else [like(pattern) for pattern in wanted.types],
             "not_types": [like(pattern) for pattern in wanted.not_types or ()],
-            "senders": None if wanted.senders is None else list(wanted.senders),
-            "not_senders": list(wanted.not_senders or ()),
+            "senders": None if wanted.senders is None else [safe(sender) for sender in wanted.senders],
+            "not_senders": [safe(sender) for sender in wanted.not_senders or ()],
         }
 
         def chosen(found: list[tuple[Any, ...]]) -> Batch:

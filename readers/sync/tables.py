@@ -391,8 +391,8 @@ def _sql_filter(chosen: RoomEventFilter) -> dict[str, Any]:
         "scan": MOST_LOOKED_AT,
         "types": None if chosen.types is None else [_like(kind) for kind in chosen.types],
         "not_types": [_like(kind) for kind in chosen.not_types] if chosen.not_types else None,
-        "senders": None if chosen.senders is None else list(chosen.senders),
-        "not_senders": list(chosen.not_senders) if chosen.not_senders else None,
+        "senders": None if chosen.senders is None else [safe(sender) for sender in chosen.senders],
+        "not_senders": [safe(sender) for sender in chosen.not_senders] if chosen.not_senders else None,
     }
 
 

@@ -239,6 +239,8 @@ async def test_a_filter_chooses_types_senders_and_urls(database: str) -> None:
         assert await chosen(types=["m.room.message"]) == ["hers", "his", "picture"]
         assert await chosen(types=["m.room.mes*"], not_senders=[BOB]) == ["hers"]
         assert await chosen(senders=[BOB], not_types=["m.room.member"]) == ["his", "picture"]
+        assert await chosen(senders=["@nul\0:test.example"]) == []
+        assert await chosen(types=["m.room.message"], not_senders=["@nul\0:test.example", BOB]) == ["hers"]
         assert await chosen(contains_url=True) == ["picture"]
         assert await chosen(types=["m.room.message"], contains_url=False) == ["hers", "his"]
         # Asked once more, there is nothing.

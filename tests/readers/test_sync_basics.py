@@ -374,6 +374,8 @@ async def test_a_filter_chooses_rooms_types_and_fields(here: World) -> None:
     assert await types(contains_url=True) == ["m.sticker"]
     assert "m.sticker" not in await types(contains_url=False)
     assert await types(senders=[BOB]) == []
+    assert await types(senders=["@nul\0:test.example"]) == []
+    assert await types(types=["m.st*"], not_senders=["@nul\0:test.example"]) == ["m.sticker"]
     assert await types(types=[]) == []
     client = Client(here.sync, ALICE, filter={"event_fields": ["content.body", "type"], "room": {"rooms": [room]}})
     await client.sync_raw()
