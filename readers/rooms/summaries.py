@@ -50,7 +50,8 @@ class Summary:
         if self.membership in ("join", "invite"):
             return True
         if self.membership == "ban":
-            return False
+            # They may not join, by whatever rule; but may read what everybody may.
+            return bool(self.room["world_readable"])
         version, rule = ROOM_VERSIONS[self.version], self.join_rules.get("join_rule")
         if rule == "public" or self.room["world_readable"]:
             return True

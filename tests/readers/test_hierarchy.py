@@ -106,15 +106,18 @@ async def test_rooms_that_the_user_could_not_enter_do_not_exist_and_hide_what_is
             "invited": a_room(log, "invited", rule="invite"),
             "banned": a_room(log, "banned"),
             "readable": a_room(log, "readable", rule="invite"),
+            "banned but readable": a_room(log, "banned but readable"),
         }
         rooms["invited"].member(BOB, "invite", by=ALICE)
-        rooms["banned"].member(BOB, "ban", by=ALICE)
-        rooms["readable"].visibility("world_readable")
+        for name in ("banned", "banned but readable"):
+            rooms[name].member(BOB, "ban", by=ALICE)
+        for name in ("readable", "banned but readable"):
+            rooms[name].visibility("world_readable")
         for room in rooms.values():
             link(root, room)
         link(closed, beyond := a_room(log, "beyond"))
         log.commit()
-    seen = ["open", "knock", "knock restricted", "invited", "readable"]
+    seen = ["open", "knock", "knock restricted", "invited", "readable", "banned but readable"]
     async with serving(database) as server:
         bob = server.client(BOB)
         assert names(await bob.get(path(root))) == ["root", *seen]
