@@ -1,8 +1,8 @@
 """POST /createRoom.
 
 Invariant: all events of a new room are one append, accepted together or not at all. Its alias is held while it is made, so that a
-room is never made under an alias that somebody else has just taken. What other servers have to say is asked before; once the room is
-there its id is answered, also when an identity server then fails to take an invitation.
+room is never made under an alias that somebody else has just taken. What other servers have to say is asked before; once the
+room is there its id is answered, also when an identity server then fails to take an invitation.
 """
 
 from __future__ import annotations

@@ -197,10 +197,14 @@ def _power_levels(plan: RoomPlan, override: Body, trusted: list[str]) -> dict[st
     }
     content.update(override)
     events, state_default = content["events"], content["state_default"]
-    if plan.version.privileged_creators and isinstance(events, dict) and type(state_default) is int:
+    if (
+        plan.version.privileged_creators
+        and isinstance(events, dict)
+        and type(state_default) is int
+        and "m.room.tombstone" not in override.get("events", {})
+    ):
         # "…MUST explicitly be higher than state_default", unless the client has said otherwise of this very type.
-        if "m.room.tombstone" not in override.get("events", {}):
-            content["events"] = {**events, "m.room.tombstone": max(150, state_default + 1)}
+        content["events"] = {**events, "m.room.tombstone": max(150, state_default + 1)}
     if plan.version.privileged_creators and isinstance(content["users"], dict):
         creators = {plan.creator, *plan.create_content.get("additional_creators", [])}
         if creators & content["users"].keys():

@@ -229,9 +229,7 @@ def _add_rooms(app: Routes, services: Services) -> None:
     app.add_route(ROOM + "/send/{event_type}/{txn_id}", send)
     app.add_route(ROOM + "/redact/{event_id}/{txn_id}", Redact(log, redacting, services.guests, limits))
     restricted = RestrictedRooms(pool, server_name)
-    state = State(
-        log, aliases, services.guests, permissions, restricted, limits, server_name, notices_id(settings)
-    )
+    state = State(log, aliases, services.guests, permissions, restricted, limits, server_name, notices_id(settings))
     app.add_route(ROOM + "/state/{event_type}", state)
     app.add_route(ROOM + "/state/{event_type}/{state_key}", state)
 
