@@ -29,6 +29,7 @@ from eventlog.presence import show
 from eventlog.provision import Identity, check_identity
 from eventlog.sessions import SessionCache
 from eventlog.settings import ConfigurationError, Settings
+from eventlog.standing import end, stand
 from eventlog.typing_messages import message_key
 from readers.media.routes import add_routes as add_media_routes
 from readers.notifications.resources import add_routes as add_notification_routes
@@ -160,7 +161,7 @@ class Process:
         await stack.enter_async_context(self.presences)
         dsn = component_dsn(self.settings, "reader", direct=True, name="api")
         self._loop = asyncio.get_running_loop()
-        self._presence = asyncio.create_task(show(dsn, "api", lambda: self.sync.feed.positions), name="presence")
+        self._presence = stand(partial(show, dsn, "api", lambda: self.sync.feed.positions), "presence")
         log.info("the API is open", routes=sum(1 for _ in self.routes.methods()))
 
     async def _check_identity(self) -> None:
@@ -194,10 +195,7 @@ class Process:
 
     async def close(self) -> None:
         """Closes everything in the opposite order."""
-        for task in (self._presence, self._weeding):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        await end(self._presence, self._weeding)
         await self._stack.aclose()
 
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from time import monotonic, time
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from psycopg import AsyncConnection
 from eventlog.metrics import Level, Tally
 from eventlog.notices import CHANNEL, Listener, Notice, parse_notice
 from eventlog.queries import Queries
+from eventlog.standing import end, stand
 
 log = structlog.get_logger(__name__)
 SQL = Queries("eventlog", "head.sql")
@@ -83,15 +85,12 @@ class Head:
 
     async def __aenter__(self) -> Head:
         ready = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._run(ready), name="head")
+        self._task = stand(partial(self._run, ready), "head")
         await ready
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
         for waiting in self._waiting.values():
             for future in waiting:
                 future.cancel()

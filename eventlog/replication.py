@@ -36,6 +36,7 @@ from eventlog.heartbeat import PREFIX, Emit, Heartbeat
 from eventlog.pgoutput import EPOCH_2000, Commit, DecodeError, Decoder, Message, Wanted
 from eventlog.progress import Progress
 from eventlog.slots import Loss, SlotLost
+from eventlog.standing import end
 
 MOST_SILENT: Final = 10.0
 """Seconds between status messages where a third of wal_sender_timeout would be more, or the timeout is off: what the
@@ -133,7 +134,7 @@ class Subscriber:
     ) -> None:
         with contextlib.suppress(psycopg.Error, OSError):
             self._send_status()
-        await _end(self._heart)
+        await end(self._heart)
         await self._disconnect()
 
     @property
@@ -382,13 +383,7 @@ class Subscriber:
 
     async def _disconnect(self) -> None:
         reporter, self._reporter = self._reporter, None
-        await _end(reporter)
+        await end(reporter)
         setup, self._setup = self._setup, None
         if setup is not None:
             await setup.connection.close()
-
-
-async def _end(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

@@ -24,6 +24,7 @@ from psycopg import AsyncConnection
 from eventlog.pools import Pool
 from eventlog.queries import Queries
 from eventlog.safe_text import safe, unsafe
+from eventlog.standing import end, stand
 from matrix.errors import unknown_token
 
 log = structlog.get_logger(__name__)
@@ -93,17 +94,15 @@ class SessionCache:
 
     async def __aenter__(self) -> SessionCache:
         self._tasks = [
-            asyncio.create_task(self._listen(), name="sessions listen"),
-            asyncio.create_task(self._write_seen(), name="sessions seen"),
+            stand(self._listen, "sessions listen"),
+            stand(self._write_seen, "sessions seen"),
         ]
         # Until it is listened, or clear that it cannot be for now: what is asked meanwhile is looked up.
         await self._tried.wait()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         self.listening = False
         self._clear()
         with contextlib.suppress(psycopg.Error, TimeoutError):

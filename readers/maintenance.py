@@ -25,6 +25,7 @@ from eventlog.provision import outputs_slot
 from eventlog.queries import Queries
 from eventlog.settings import Media, Settings
 from eventlog.slots import SlotBlocked, SlotName, advance_slot, create_slot, database_oid, drop_slot, slot_health
+from eventlog.standing import end
 from readers.media.pruning import prune
 from readers.retention.record import Busy
 from readers.retention.rounds import go_round
@@ -63,8 +64,7 @@ async def run(settings: Settings) -> None:
     try:
         await _housekeeping(settings)
     finally:
-        retention.cancel()
-        await asyncio.gather(retention, return_exceptions=True)
+        await end(retention)
 
 
 async def _housekeeping(settings: Settings) -> None:

@@ -29,6 +29,7 @@ from eventlog.replication import Batch, Subscriber
 from eventlog.seen import Epochs, Seen, lineage, read_seen, write_seen
 from eventlog.settings import Settings
 from eventlog.slots import Loss, SlotLost, create_slot, drop_slot
+from eventlog.standing import end, stand
 from roomserver.decisions import Decisions, lsn_text
 from roomserver.entries import WANTED, Entry, from_row
 from roomserver.store import SQL
@@ -96,7 +97,7 @@ class RoomServer:
             await self._wait_for_lock(connection)
             await self._check_history(connection)
             clean, moved_at = await self._take(connection)
-            remembering = asyncio.create_task(self._remember(), name="remember")
+            remembering = stand(self._remember, "remember")
             try:
                 if not clean and not self._begun:
                     log.warning("the last room server did not stop in order: trying entries singly", shard=self.shard)
@@ -105,8 +106,7 @@ class RoomServer:
                 self.decisions.resume()
                 await self._watch(asyncio.create_task(self._follow(moved_at), name="follow"))
             finally:
-                remembering.cancel()
-                await asyncio.gather(remembering, return_exceptions=True)
+                await end(remembering)
                 await self.decisions.end()
                 if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:
                     # A commit that still waits for a standby: nothing may be asked, nor cancelled, on its connection.

@@ -16,6 +16,7 @@ import structlog
 from eventlog.pools import Pool
 from eventlog.queries import Queries
 from eventlog.safe_text import unsafe
+from eventlog.standing import end, stand
 from matrix.errors import MatrixError
 from writer.drafts import Draft
 from writer.log_writer import LogWriter
@@ -42,13 +43,11 @@ class Departures:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Departures:
-        self._task = asyncio.create_task(self._run(), name="departures")
+        self._task = stand(self._run, "departures")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
     async def finish(self, user_id: str, erase: bool, attempts: int = 1) -> bool:
         """Leaves every room the user is in, invited to or knocking on; erases what they said and what is known of them.

@@ -16,6 +16,7 @@ import structlog
 
 from eventlog.pools import Pool
 from eventlog.queries import Queries
+from eventlog.standing import end, stand
 from matrix.errors import MatrixError
 from writer.drafts import Draft
 from writer.log_writer import LogWriter
@@ -42,13 +43,11 @@ class Guests:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Guests:
-        self._task = asyncio.create_task(self._run(), name="guests")
+        self._task = stand(self._run, "guests")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
     async def expel(self, room_id: str | None = None) -> None:
         """Makes guests leave a room that does not let them in, or all such rooms."""

@@ -27,6 +27,7 @@ from eventlog.head import Head, Verdict
 from eventlog.metrics import Level
 from eventlog.pools import Pool
 from eventlog.shards import shard_of
+from eventlog.standing import end, stand
 from eventlog.statement import Statement
 from eventlog.typing_messages import PREFIX, TypingMessage, encode
 from matrix.errors import MatrixError
@@ -82,14 +83,11 @@ class LogWriter:
         self._level = Level(metrics.QUEUE, self._waiting)
 
     async def __aenter__(self) -> LogWriter:
-        self._task = asyncio.create_task(self._run(), name="log writer")
+        self._task = stand(self._run, "log writer")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in (self._task, *self._settling):
-            if task is not None:
-                task.cancel()
-        await asyncio.gather(*(t for t in (self._task, *self._settling) if t is not None), return_exceptions=True)
+        await end(self._task, *self._settling)
         await self._let_go()
 
     async def send(self, drafts: Sequence[Draft]) -> list[Sent]:

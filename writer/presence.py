@@ -23,6 +23,7 @@ from falcon.asgi import Request, Response
 from eventlog.pools import Pool
 from eventlog.queries import Queries
 from eventlog.safe_text import unsafe
+from eventlog.standing import end, stand
 from matrix.errors import MatrixError, bad_json, forbidden, invalid_param, missing_param
 from matrix.identifiers import is_user_id
 from writer.log_writer import LogWriter
@@ -93,13 +94,11 @@ class Presences:
     async def __aenter__(self) -> Presences:
         if self.enabled:
             self._log.acted = self.active
-            self._task = asyncio.create_task(self._run(), name="presence")
+            self._task = stand(self._run, "presence")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
     def polled(self, user_id: str, device_id: str, presence: str, seconds: float) -> None:
         """A client polls, for as many seconds at most, and wants its user to be seen so."""

@@ -19,6 +19,7 @@ from falcon.asgi import Request, Response
 from eventlog.pools import Pool
 from eventlog.queries import Queries
 from eventlog.safe_text import unsafe
+from eventlog.standing import end, stand
 from matrix.errors import MatrixError, bad_json, invalid_param, missing_param, too_large
 from matrix.identifiers import is_user_id, server_name_of
 from writer.log_writer import LogWriter
@@ -107,13 +108,11 @@ class Arrivals:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Arrivals:
-        self._task = asyncio.create_task(self._run(), name="arrivals")
+        self._task = stand(self._run, "arrivals")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
 
     def received(self, user_id: str, device_id: str, upto: Sequence[int]) -> None:
         """Messages up to positions by shard have arrived at a device (its NUL-safe id)."""

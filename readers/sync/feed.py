@@ -27,6 +27,7 @@ from eventlog.provision import OUTPUTS_PUBLICATION, outputs_slot
 from eventlog.queries import Queries
 from eventlog.replication import Subscriber
 from eventlog.slots import SlotName
+from eventlog.standing import end
 from readers.sync import metrics
 from readers.sync.outputs import EVENTS, OUTPUTS, WANTED, Entry, Output
 
@@ -93,9 +94,7 @@ class Feed:
 
     async def __aexit__(self, *_: object) -> None:
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
 
     def check(self) -> None:
         """Raises what ended one of the tasks: a reader without them would answer with the past for ever."""
