@@ -24,6 +24,7 @@ __all__ = [
     "is_room_id",
     "is_server_name",
     "is_user_id",
+    "is_validation_secret",
     "localpart_of",
     "new_device_id",
     "new_opaque_id",
@@ -40,6 +41,7 @@ _LOCAL_LOCALPART = re.compile(r"[a-z0-9._=/+-]+")
 _COMPLIANT_LOCALPART = re.compile(r"[!-9;-~]+")
 _REFERENCE_HASH = re.compile(r"[A-Za-z0-9_-]{43}")
 _OPAQUE = re.compile(r"[0-9A-Za-z._~-]{1,255}")
+_VALIDATION = re.compile(r"[0-9A-Za-z.=_-]{1,255}")
 
 
 def fits(identifier: str) -> bool:
@@ -143,6 +145,11 @@ def is_room_alias(alias: object) -> bool:
 def is_opaque_identifier(identifier: object) -> bool:
     """Whether the value follows the grammar of opaque identifiers (transaction ids, session ids, tokens)."""
     return isinstance(identifier, str) and _OPAQUE.fullmatch(identifier) is not None
+
+
+def is_validation_secret(secret: object) -> bool:
+    """Whether the value can be the client_secret, or the id, of a validation of a third-party identifier."""
+    return isinstance(secret, str) and _VALIDATION.fullmatch(secret) is not None
 
 
 def new_opaque_id(length: int = 18) -> str:

@@ -121,6 +121,8 @@ class Tags:
             raise bad_json("order must be a number.")
         if order is not None and not (math.isfinite(order) and 0 <= order <= 1):
             raise invalid_param("order must be between 0 and 1.")
+        if order is None:
+            body.pop("order", None)
         if not tag or not fits(tag):
             raise invalid_param("A tag has 1 to 255 bytes.")
         async with self._claims.hold(TAGS, user_id, room_id):

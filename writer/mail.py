@@ -44,7 +44,8 @@ class Mailer:
                 async with self._slots:
                     await self._hand_over(address, letter)
         except aiosmtplib.SMTPRecipientsRefused as error:
-            log.info("the mail server refused an address", error=str(error))
+            # Whose address it was is nothing for a log.
+            log.info("the mail server refused an address", codes=[refusal.code for refusal in error.recipients])
             # 4yz is "not now" (RFC 5321, 4.2.1), as who greylists says it.
             if all(refusal.code < 500 for refusal in error.recipients):
                 raise unknown(503, "The mail server does not take the message now. Try again later.") from error

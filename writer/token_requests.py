@@ -13,7 +13,7 @@ from falcon.asgi import Request, Response
 
 from eventlog.settings import Settings
 from matrix.errors import MatrixError, bad_json, invalid_param, missing_param
-from matrix.identifiers import is_opaque_identifier
+from matrix.identifiers import is_validation_secret
 from writer.email_addresses import check_address
 from writer.login import caller_of
 from writer.rate_limits import RateLimits
@@ -93,7 +93,7 @@ class TokenRequests:
 
 def _client_secret(body: Body) -> str:
     secret = required_text(body, "client_secret")
-    if not is_opaque_identifier(secret):
+    if not is_validation_secret(secret):
         raise invalid_param("client_secret must have 1 to 255 characters of 0-9, a-z, A-Z, '.', '=', '_' and '-'.")
     return secret
 

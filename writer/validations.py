@@ -18,7 +18,7 @@ from eventlog.queries import Queries
 from eventlog.sessions import new_token, token_hash
 from eventlog.settings import Settings
 from matrix.errors import MatrixError, forbidden, invalid_param, missing_param
-from matrix.identifiers import is_opaque_identifier, new_opaque_id
+from matrix.identifiers import is_validation_secret, new_opaque_id
 from writer import mail_texts
 from writer.accounts import find_account, owner_of
 from writer.interactive import Stage
@@ -115,7 +115,7 @@ class Validations:
 
     async def pending(self, sid: str, client_secret: str, token: str) -> Pending:
         """What a link is about. M_INVALID_PARAM, M_TOKEN_INCORRECT, M_SESSION_EXPIRED."""
-        if not is_opaque_identifier(sid) or not is_opaque_identifier(client_secret):
+        if not is_validation_secret(sid) or not is_validation_secret(client_secret):
             raise invalid_param("sid or client_secret cannot be right.")
         values = {"sid": sid, "client_secret": client_secret, "seconds": TOKEN_SECONDS}
         async with self._pool.connection() as connection:
@@ -140,7 +140,7 @@ class Validations:
 
     async def validated(self, purpose: Purpose, sid: str, client_secret: str) -> Validated | None:
         """The address that a client has had validated, None if it has not."""
-        if not is_opaque_identifier(sid) or not is_opaque_identifier(client_secret):
+        if not is_validation_secret(sid) or not is_validation_secret(client_secret):
             return None
         values = {"purpose": purpose, "sid": sid, "client_secret": client_secret, "seconds": VALIDATED_SECONDS}
         async with self._pool.connection() as connection:

@@ -97,7 +97,7 @@ async def mailing(dsn: str, folder: Path, **environ: str) -> AsyncIterator[tuple
 
 async def ask(client: Client, path: str, email: str, attempt: int = 1, **more: Any) -> Answer:
     """Asks for a message."""
-    body = {"client_secret": "a.secret", "email": email, "send_attempt": attempt, **more}
+    body = {"client_secret": "a=secret", "email": email, "send_attempt": attempt, **more}
     return await client.post(f"{path}/email/requestToken", body)
 
 

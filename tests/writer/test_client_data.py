@@ -79,7 +79,7 @@ async def test_tags_set_at_once_do_not_undo_each_other(api: Api) -> None:
     assert (await alice.get(tags)).ok() == {"tags": {}}
     names = [f"u.tag{n}" for n in range(6)]
     await asyncio.gather(*(alice.put(f"{tags}/{name}", {"order": 0.5}) for name in names))
-    (await alice.put(f"{tags}/m.favourite", {})).ok()
+    (await alice.put(f"{tags}/m.favourite", {"order": None})).ok()
     assert (await alice.get(tags)).ok() == {"tags": {**{name: {"order": 0.5} for name in names}, "m.favourite": {}}}
     for _ in range(2):
         (await alice.delete(f"{tags}/u.tag0")).ok()

@@ -9,6 +9,7 @@ from api_server import Api, Client, serving, settings_for
 from hypothesis import given
 from hypothesis import strategies as st
 from mail_server import PATH, ask, confirm, mailing
+from structlog.testing import capture_logs
 
 from eventlog.configuration import ConfigurationError
 from matrix.errors import MatrixError
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH")
 BROWSER = {"Accept": "text/html"}
 
 
-def _creds(sid: str, secret: str = "a.secret") -> dict[str, Any]:
+def _creds(sid: str, secret: str = "a=secret") -> dict[str, Any]:
     return {"type": "m.login.email.identity", "threepid_creds": {"sid": sid, "client_secret": secret}}
 
 
@@ -30,7 +31,7 @@ def _password(user: Client) -> dict[str, Any]:
 async def _add(api: Api, boxes: Any, user: Client, address: str) -> None:
     sid = (await ask(user, "account/3pid", address)).ok()["sid"]
     await confirm(api, boxes, address)
-    body = {"sid": sid, "client_secret": "a.secret", "auth": _password(user)}
+    body = {"sid": sid, "client_secret": "a=secret", "auth": _password(user)}
     assert (await user.post("account/3pid/add", body)).ok() == {}
 
 
@@ -100,7 +101,7 @@ async def test_what_was_validated_for_one_purpose_serves_no_other(writers_databa
         alice = await mail.register()
         sid = (await ask(mail.anybody, "register", "purpose@post.example")).ok()["sid"]
         await confirm(mail, boxes, "purpose@post.example")
-        body = {"sid": sid, "client_secret": "a.secret", "auth": _password(alice)}
+        body = {"sid": sid, "client_secret": "a=secret", "auth": _password(alice)}
         assert (await alice.post("account/3pid/add", body)).refusal == (400, "M_THREEPID_AUTH_FAILED")
         change = {"new_password": "x", "auth": _creds(sid)}
         assert (await mail.anybody.post("account/password", change)).status == 401
@@ -276,6 +277,7 @@ async def test_without_a_mail_server_no_address_is_known_and_telephone_numbers_n
         ({"client_secret": None}, (400, "M_MISSING_PARAM")),
         ({"client_secret": ""}, (400, "M_INVALID_PARAM")),
         ({"client_secret": "not / opaque"}, (400, "M_INVALID_PARAM")),
+        ({"client_secret": "not~allowed"}, (400, "M_INVALID_PARAM")),
         ({"client_secret": "x" * 256}, (400, "M_INVALID_PARAM")),
         ({"send_attempt": None}, (400, "M_MISSING_PARAM")),
         ({"send_attempt": "1"}, (400, "M_BAD_JSON")),
@@ -297,8 +299,10 @@ async def test_a_mail_server_that_refuses_or_is_not_there_is_told_of(
     writers_database: str, writers_folder: Path
 ) -> None:
     async with mailing(writers_database, writers_folder) as (mail, _):
-        assert (await ask(mail.anybody, "register", "x@refused.example")).refusal == (400, "M_INVALID_PARAM")
-        assert (await ask(mail.anybody, "register", "x@later.example")).refusal == (503, "M_UNKNOWN")
+        with capture_logs() as logged:
+            assert (await ask(mail.anybody, "register", "x@refused.example")).refusal == (400, "M_INVALID_PARAM")
+            assert (await ask(mail.anybody, "register", "x@later.example")).refusal == (503, "M_UNKNOWN")
+        assert [line["codes"] for line in logged] == [[550], [451]] and "x@" not in str(logged)
     wrong = {"WALDEN_EMAIL_SMTP_PASSWORD": "not it"}
     async with mailing(writers_database, writers_folder, **wrong) as (mail, boxes):
         assert (await ask(mail.anybody, "register", "y@post.example")).refusal == (503, "M_UNKNOWN")
