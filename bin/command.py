@@ -54,9 +54,7 @@ def init() -> None:
         found, written = ensure_configuration(os.environ)
         if written:
             click.echo(f"wrote {found.path} for the server {found.server.name}")
-        _, made = make_ready(found)
-        if made:
-            click.echo(f"made the signing key {found.server.signing_key}: keep a copy of it in a safe place")
+        make_ready(found)
         with database_running(found):
             initialise_waiting(found, click.echo)
         click.echo(f"{found.server.name} is ready: start it with `walden up`")

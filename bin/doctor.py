@@ -84,7 +84,9 @@ def _files(settings: Settings) -> Iterator[Finding]:
         key = read_key(settings.server.signing_key)
         yield fine("signing key", f"{settings.server.signing_key} holds {key.key_id}")
     except ConfigurationError as problem:
-        yield error("signing key", str(problem), "run `walden init`, or restore the file from the backup")
+        yield error(
+            "signing key", str(problem), "restore the file from the backup; for a new server, run `walden init`"
+        )
     data_dir = settings.server.data_dir
     secrets = (
         settings.server.signing_key,

@@ -5,6 +5,7 @@ it was given may not do is told as the SQL that a database administrator has to 
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from typing import Any, get_args
@@ -40,13 +41,11 @@ class InitialiseError(Exception):
     """The database cannot be set up with what was given; the message says what is missing and what would do."""
 
 
-def make_ready(settings: Settings) -> tuple[SigningKey, bool]:
-    """The signing key, made if there is none (True). Raises ConfigurationError."""
+def make_ready(settings: Settings) -> None:
+    """Make the data directory, and look at the signing key if there is one. Raises ConfigurationError, PlacesError."""
     data_folder(settings.server.data_dir)
-    path = settings.server.signing_key
-    if path.exists():
-        return read_key(path), False
-    return make_key(path), True
+    if os.path.lexists(settings.server.signing_key):
+        read_key(settings.server.signing_key)
 
 
 def initialise_waiting(settings: Settings, say: Callable[[str], None]) -> None:
@@ -76,7 +75,8 @@ async def initialise(settings: Settings, say: Callable[[str], None]) -> None:
 
     Raises InitialiseError, WrongInstallation (the database is another server's), Restored, psycopg.Error.
     """
-    key = read_key(settings.server.signing_key)
+    path = settings.server.signing_key
+    key = read_key(path) if os.path.lexists(path) else None
     identity = identity_of(settings, key)
     async with await AsyncConnection.connect(settings.dsn(direct=True), autocommit=True) as connection:
         facts = await read_facts(connection)
@@ -87,6 +87,10 @@ async def initialise(settings: Settings, say: Callable[[str], None]) -> None:
         finding = await history.examine(connection, replication_dsns(settings), seen)
         if finding.standing is not Standing.EMPTY:
             await check_identity(connection, identity)
+        elif key is None:
+            # For a new server alone: whoever has lost the key of another one is not helped by a new one.
+            identity = identity_of(settings, make_key(path))
+            say(f"made the signing key {path}: keep a copy of it in a safe place")
         if finding.refused:
             raise Restored(finding)
         await bring_up_to_date(settings, connection, facts, say, [])
@@ -138,9 +142,10 @@ async def stale_logins(settings: Settings, connection: AsyncConnection) -> list[
     return stale
 
 
-def identity_of(settings: Settings, key: SigningKey) -> Identity:
-    """Who the settings and the key say this server is."""
-    return Identity(settings.server.name, key.key_id, key.verify_key_base64, settings.log.shards)
+def identity_of(settings: Settings, key: SigningKey | None) -> Identity:
+    """Who the settings and the key, if there is one, say this server is."""
+    key_id, public_key = (key.key_id, key.verify_key_base64) if key else ("", "")
+    return Identity(settings.server.name, key_id, public_key, settings.log.shards)
 
 
 def replication_dsns(settings: Settings) -> list[str]:

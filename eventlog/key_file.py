@@ -22,7 +22,7 @@ def read_key(path: Path) -> SigningKey:
         return SigningKey(f"{algorithm}:{version}", decode(seed))
     except FileNotFoundError:
         raise ConfigurationError(
-            f"there is no signing key {path}: run `walden init`, or put the backup's there"
+            f"there is no signing key {path}: put the backup's there (for a new server, `walden init` makes one)"
         ) from None
     except OSError as error:
         raise ConfigurationError(f"the signing key {path} cannot be read: {error.strerror}") from None

@@ -23,7 +23,10 @@ class WrongInstallation(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who this server is: name, signing key id (`ed25519:a_abcd`) and public key (unpadded base64), number of shards."""
+    """Who this server is: name, signing key id (`ed25519:a_abcd`) and public key (unpadded base64), number of shards.
+
+    Without a signing key, id and public key are empty.
+    """
 
     server_name: str
     key_id: str
@@ -61,9 +64,11 @@ async def check_identity(connection: AsyncConnection, identity: Identity) -> Non
             f"set server.name = {name!r}, or use another database"
         )
     if (key_id, key) != (identity.key_id, identity.public_key):
+        held = f"the file that server.signing_key names holds {identity.key_id} ({identity.public_key})"
         raise WrongInstallation(
-            f"events in this database are signed with {key_id} (public key {key}), but the signing key file holds "
-            f"{identity.key_id} ({identity.public_key}): put the original key file back (it is part of the backup)"
+            f"events in this database are signed with {key_id} (public key {key}), but "
+            f"{held if identity.key_id else 'there is no file that server.signing_key names'}: "
+            "put the original key file back (it is part of the backup)"
         )
     if shards != identity.shards:
         raise WrongInstallation(

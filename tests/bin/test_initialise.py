@@ -15,6 +15,7 @@ from psycopg.conninfo import make_conninfo
 from bin.doctor import examine
 from bin.initialise import InitialiseError, initialise, initialise_waiting, make_ready
 from eventlog.configuration import Settings, load_settings
+from eventlog.key_file import make_key
 from eventlog.provision import WrongInstallation
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
@@ -193,8 +194,24 @@ def test_the_database_of_another_server_is_refused(cluster: Cluster, tmp_path: P
     _run(_settings(tmp_path / "one", dsn, WALDEN_SERVER_NAME="one.example"))
     with pytest.raises(WrongInstallation, match=r"belongs to the server one\.example"):
         _run(_settings(tmp_path / "two", dsn, WALDEN_SERVER_NAME="two.example"))
+    three = _settings(tmp_path / "three", dsn, WALDEN_SERVER_NAME="one.example")
+    make_key(three.server.signing_key)
     with pytest.raises(WrongInstallation, match="signed with"):
-        _run(_settings(tmp_path / "three", dsn, WALDEN_SERVER_NAME="one.example"))
+        _run(three)
+
+
+def test_a_key_that_is_lost_is_asked_for_and_no_other_is_made(cluster: Cluster, tmp_path: Path) -> None:
+    settings = _settings(tmp_path, _database(cluster, "admin", "superuser", owned=False))
+    key = settings.server.signing_key
+    assert any(str(key) in sentence and "keep a copy" in sentence for sentence in _run(settings))
+    content = key.read_bytes()
+    key.unlink()
+    for again in (_settings(tmp_path, settings.dsn()), _settings(tmp_path / "elsewhere", settings.dsn())):
+        with pytest.raises(WrongInstallation, match="there is no file .* put the original key file back"):
+            _run(again)
+        assert not again.server.signing_key.exists()
+    key.write_bytes(content)
+    assert _run(settings) == []
 
 
 def test_logins_lost_with_their_cluster_are_made_again_with_the_kept_passwords(

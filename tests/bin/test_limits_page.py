@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bin.api import compose
-from bin.initialise import make_ready
 from eventlog.configuration import load_settings
+from eventlog.key_file import make_key
 
 PAGE = Path(__file__).parents[2] / "docs" / "limits.md"
 
@@ -38,7 +38,7 @@ def rows(page: str) -> list[Row]:
 
 def test_every_endpoint_is_on_the_page_of_limits_and_nothing_else_is(tmp_path: Path) -> None:
     settings = load_settings({"WALDEN_DATA_DIR": str(tmp_path), "WALDEN_DATABASE_DSN": "host=nowhere.invalid"})
-    make_ready(settings)
+    make_key(settings.server.signing_key)
     process, _ = compose(settings)
     process.passwords.close()
     endpoints = {(method, re.sub(r"\{\w+\}", "x", template)) for method, template in process.routes.methods()}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bin.api import compose
-from bin.initialise import make_ready
 from bin.request_counts import endpoint_class
 from eventlog.configuration import load_settings
+from eventlog.key_file import make_key
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 KINDS = {"Counter": "counter", "Gauge": "gauge", "Histogram": "histogram", "GaugeMetricFamily": "gauge"}
@@ -70,7 +70,7 @@ def test_an_endpoint_has_the_class_of_its_telling_segment(template: str, expecte
 
 async def test_no_endpoint_of_ours_is_without_a_class(tmp_path: Path) -> None:
     settings = load_settings({"WALDEN_DATA_DIR": str(tmp_path), "WALDEN_DATABASE_DSN": "host=nowhere.invalid"})
-    make_ready(settings)
+    make_key(settings.server.signing_key)
     process, _ = compose(settings)
     try:
         templates = {template for _, template in process.routes.methods()}

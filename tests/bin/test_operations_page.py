@@ -9,8 +9,8 @@ import pytest
 from openapi import VARIABLE, specification
 
 from bin.api import compose
-from bin.initialise import make_ready
 from eventlog.configuration import load_settings
+from eventlog.key_file import make_key
 
 PAGE = Path(__file__).parents[2] / "docs" / "compliance.md"
 Shape = tuple[str, str]
@@ -25,7 +25,7 @@ def shape(method: str, template: str) -> Shape:
 def mounted(tmp_path_factory: pytest.TempPathFactory) -> set[Shape]:
     folder = tmp_path_factory.mktemp("data")
     settings = load_settings({"WALDEN_DATA_DIR": str(folder), "WALDEN_DATABASE_DSN": "host=nowhere.invalid"})
-    make_ready(settings)
+    make_key(settings.server.signing_key)
     process, _ = compose(settings)
     process.passwords.close()
     return {shape(*route) for route in process.routes.methods()}

@@ -12,6 +12,7 @@ from bin.initialise import initialise, make_ready
 from bin.recovery import STEPS, Options, Recovery, RecoveryError, Step, recover
 from eventlog.configuration import Settings, load_settings
 from eventlog.history import Restored
+from eventlog.key_file import make_key
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 
@@ -136,6 +137,6 @@ def test_where_nothing_shows_a_restore_it_is_done_only_anyway(cluster: Cluster, 
 def test_where_there_is_no_walden_it_says_so(cluster: Cluster, tmp_path: Path) -> None:
     cluster.execute("create database nothing")
     settings = load_settings({"WALDEN_DATA_DIR": str(tmp_path / "d"), "WALDEN_DATABASE_DSN": cluster.dsn("nothing")})
-    make_ready(settings)
+    make_key(settings.server.signing_key)
     with pytest.raises(RecoveryError, match="there is no Walden"):
         _run(settings)
