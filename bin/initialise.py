@@ -44,8 +44,12 @@ class InitialiseError(Exception):
 def make_ready(settings: Settings) -> None:
     """Make the data directory, and look at the signing key if there is one. Raises ConfigurationError, PlacesError."""
     data_folder(settings.server.data_dir)
-    if os.path.lexists(settings.server.signing_key):
-        read_key(settings.server.signing_key)
+    _key_there(settings)
+
+
+def _key_there(settings: Settings) -> SigningKey | None:
+    path = settings.server.signing_key
+    return read_key(path) if os.path.lexists(path) else None
 
 
 def initialise_waiting(settings: Settings, say: Callable[[str], None]) -> None:
@@ -75,8 +79,7 @@ async def initialise(settings: Settings, say: Callable[[str], None]) -> None:
 
     Raises InitialiseError, WrongInstallation (the database is another server's), Restored, psycopg.Error.
     """
-    path = settings.server.signing_key
-    key = read_key(path) if os.path.lexists(path) else None
+    key = _key_there(settings)
     identity = identity_of(settings, key)
     async with await AsyncConnection.connect(settings.dsn(direct=True), autocommit=True) as connection:
         facts = await read_facts(connection)
@@ -89,8 +92,8 @@ async def initialise(settings: Settings, say: Callable[[str], None]) -> None:
             await check_identity(connection, identity)
         elif key is None:
             # For a new server alone: whoever has lost the key of another one is not helped by a new one.
-            identity = identity_of(settings, make_key(path))
-            say(f"made the signing key {path}: keep a copy of it in a safe place")
+            identity = identity_of(settings, make_key(settings.server.signing_key))
+            say(f"made the signing key {settings.server.signing_key}: keep a copy of it in a safe place")
         if finding.refused:
             raise Restored(finding)
         await bring_up_to_date(settings, connection, facts, say, [])

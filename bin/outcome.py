@@ -54,6 +54,10 @@ def told() -> Iterator[None]:
         fail(f"the database cannot be reached: {error}", ABSENT)
     except PermissionError as error:
         fail(f"{error.filename} may not be entered or written by this user: {error.strerror}")
+    except UnicodeEncodeError as error:
+        if not error.reason.startswith("surrogates"):
+            raise
+        fail("what was given on the command line or standard input is not UTF-8", USAGE)
     except (*known, Failure, WrongInstallation, psycopg.Error) as error:
         fail(error)
 

@@ -207,7 +207,7 @@ def test_a_key_that_is_lost_is_asked_for_and_no_other_is_made(cluster: Cluster, 
     content = key.read_bytes()
     key.unlink()
     for again in (_settings(tmp_path, settings.dsn()), _settings(tmp_path / "elsewhere", settings.dsn())):
-        with pytest.raises(WrongInstallation, match="there is no file .* put the original key file back"):
+        with pytest.raises(WrongInstallation, match=r"there is no file .* put the original key file back"):
             _run(again)
         assert not again.server.signing_key.exists()
     key.write_bytes(content)
