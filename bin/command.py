@@ -176,11 +176,16 @@ def metrics() -> None:
 def postgres() -> None:
     """Run the embedded PostgreSQL in the foreground (`walden up` does it). SIGINT stops it in order."""
     from bin import embedded
+    from bin.places import data_folder
+    from bin.supervision import MARK, take_lock
 
     with told():
         found = settings()
         if not found.embedded:
             fail("database.dsn is set: there is no embedded database to run", CONFIGURATION)
+        data_dir = data_folder(found.server.data_dir)
+        if os.environ.get(MARK) != str(data_dir.resolve()):
+            take_lock(data_dir)  # Else the database of a `walden up` would be ended for this one.
         one = embedded.cluster(found)
         embedded.prepare(one)
         embedded.foreground(one)

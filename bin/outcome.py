@@ -19,6 +19,8 @@ class RecoveryError(Exception):
 
 
 FAILED, USAGE, CONFIGURATION, ABSENT = 1, 2, 3, 4
+ABSENCES = ("08", "28", "3D", "53300", "57P")
+"""SQLSTATEs of a database that is not there or lets nobody in; others are of what was asked of it."""
 
 
 def fail(message: object, code: int = FAILED) -> NoReturn:
@@ -51,7 +53,9 @@ def told() -> Iterator[None]:
     except ConfigurationError as error:
         fail(error, CONFIGURATION)
     except psycopg.OperationalError as error:
-        fail(f"the database cannot be reached: {error}", ABSENT)
+        if error.sqlstate is None or error.sqlstate.startswith(ABSENCES):
+            fail(f"the database cannot be reached: {error}", ABSENT)
+        fail(f"the database could not do it: {error}")
     except PermissionError as error:
         fail(f"{error.filename} may not be entered or written by this user: {error.strerror}")
     except UnicodeEncodeError as error:

@@ -157,7 +157,11 @@ class Schema:
 
 def checked(text: str, schema: Schema) -> str:
     """The one statement in the text, without what stands around it. Raises QueryRefused."""
-    if len(text.encode()) > MOST_BYTES:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise QueryRefused("the statement is not UTF-8") from None
+    if size > MOST_BYTES:
         raise QueryRefused(f"the statement has more than {MOST_BYTES} bytes")
     if "\0" in text:
         raise QueryRefused("a statement cannot hold the character NUL")

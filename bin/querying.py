@@ -63,10 +63,9 @@ def ask(dsn: str, statement: str, *, rows: int = DEFAULT_ROWS, seconds: float = 
         with connection.transaction():
             connection.execute(QUERIES["become_history"])
             connection.execute(QUERIES["settings"], {"milliseconds": str(max(1, int(seconds * 1000)))})
-            # One row more than is shown tells whether there are others.
-            checked = bounded(statement, _schema(connection), rows + 1)
             try:
-                return _run(connection, checked, rows)
+                # One row more than is shown tells whether there are others.
+                return _run(connection, bounded(statement, _schema(connection), rows + 1), rows)
             except psycopg.errors.QueryCanceled:
                 raise QueryFailed(f"it took longer than {seconds:g} s: ask for less, or give it --timeout") from None
             except psycopg.errors.NoDataFound as error:

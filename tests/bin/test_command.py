@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import psycopg
 import pytest
 from click.testing import CliRunner
 
@@ -119,6 +120,24 @@ def test_a_folder_that_may_not_be_entered_is_one_sentence(capsys: pytest.Capture
     assert capsys.readouterr().err == (
         "walden: /somewhere/walden.toml may not be entered or written by this user: Permission denied\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (psycopg.OperationalError("connection failed"), 4, "the database cannot be reached: connection failed"),
+        (psycopg.errors.AdminShutdown("terminating connection"), 4, "the database cannot be reached: terminating"),
+        (psycopg.errors.QueryCanceled("statement timeout"), 1, "the database could not do it: statement timeout"),
+        (psycopg.errors.DiskFull("No space left"), 1, "the database could not do it: No space left"),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), 2, "not UTF-8"),
+    ],
+)
+def test_a_database_that_is_not_there_is_told_from_one_that_could_not(
+    capsys: pytest.CaptureFixture[str], error: Exception, code: int, message: str
+) -> None:
+    with pytest.raises(SystemExit) as left, told():
+        raise error
+    assert (left.value.code, message in capsys.readouterr().err) == (code, True)
 
 
 def test_psql_is_given_the_password_by_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:

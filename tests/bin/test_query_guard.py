@@ -62,6 +62,7 @@ REFUSED = {
     "selekt 1": "that is not SQL",
     "select 'unfinished": "that is not SQL",
     "select 1\0": "NUL",
+    "select '\udcff'": "UTF-8",
     "insert into history.rooms values (1)": "only select",
     "update history.rooms set name = ''": "only select",
     "delete from history.rooms": "only select",

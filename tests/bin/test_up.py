@@ -37,6 +37,10 @@ def test_it_says_where_it_answers_and_stops_in_order_leaving_nothing(tmp_path: P
         second = one.walden("up")
         assert second.returncode == 1
         assert f"process {one.process.pid}" in second.stderr  # type: ignore[union-attr]
+        database = one.component("postgres")
+        other = one.walden("postgres")
+        assert (other.returncode, "running already" in other.stderr) == (1, True)
+        assert database.is_running()
         assert one.stop(signal.SIGINT) == 0
         assert one.processes() == []
         log = (tmp_path / "d" / "logs" / "supervisor.log").read_text()
