@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -214,13 +214,21 @@ def start(one: Cluster, log: Path) -> subprocess.Popen[bytes]:
 def processes(one: Cluster) -> list[psutil.Process]:
     """The server's live processes: those of its account that work in this PGDATA."""
     found = []
-    for process in psutil.process_iter():
-        try:
-            ours = process.uids().effective == one.account.uid and process.name() == "postgres"
-            if ours and process.cwd() == str(one.data) and process.status() != psutil.STATUS_ZOMBIE:
+    for process in _working_in(one.data, "postgres"):
+        with contextlib.suppress(psutil.Error):
+            if process.uids().effective == one.account.uid:
                 found.append(process)
-        except psutil.Error:
-            continue
+    return found
+
+
+def _working_in(folder: Path, *names: str) -> list[psutil.Process]:
+    """Live processes of these programs whose working directory is this folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            there = process.name() in names and process.cwd() == str(folder)
+            if there and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
     return found
 
 
@@ -235,14 +243,22 @@ def stop(one: Cluster) -> None:
             postmaster.send_signal(number)
         psutil.wait_procs(alive, timeout=seconds)
     # Without a postmaster the children see that it is gone and leave by themselves.
-    _, stubborn = psutil.wait_procs(processes(one), timeout=ORPHAN_SECONDS)
-    for process in stubborn:
-        process.kill()
-    _, immortal = psutil.wait_procs(stubborn, timeout=ORPHAN_SECONDS)
-    if immortal:
-        raise EmbeddedError(
-            f"processes {[p.pid for p in immortal]} of the embedded database do not end, not even killed"
-        )
+    psutil.wait_procs(processes(one), timeout=ORPHAN_SECONDS)
+    _end_all(lambda: processes(one))
+
+
+def _end_all(find: Callable[[], list[psutil.Process]]) -> None:
+    """Kill what is found until nothing is, also what they start meanwhile. Raises EmbeddedError."""
+    immortal: list[psutil.Process] = []
+    while found := find():
+        if immortal and set(found) <= set(immortal):
+            raise EmbeddedError(
+                f"processes {[p.pid for p in found]} of the embedded database do not end, not even killed"
+            )
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        _, immortal = psutil.wait_procs(found, timeout=ORPHAN_SECONDS)
 
 
 def running(one: Cluster) -> bool:
@@ -277,6 +293,8 @@ def _postmaster(one: Cluster, alive: list[psutil.Process]) -> psutil.Process | N
 def _create(one: Cluster) -> None:
     """initdb aside, then rename: a killed attempt leaves nothing that looks like a cluster."""
     unfinished = one.folder / "data.unfinished"
+    # A killed attempt may have left an initdb at work, which would write into our folder, and empty it when it fails.
+    _end_all(lambda: _working_in(unfinished, "initdb", "postgres"))
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
     # initdb wants an account with a name. Nothing listens yet, and the folder is handed over before anything does.

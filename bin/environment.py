@@ -36,9 +36,9 @@ def main(extras: str, command: str, *arguments: str) -> None:
     if sys.version_info < OLDEST:
         sys.exit(f"walden: Python {OLDEST[0]}.{OLDEST[1]} or newer is needed, and {sys.executable} is older")
     if not _fits(extras):
-        with _alone():
+        with _alone() as lock:
             if not _fits(extras):
-                _install(extras)
+                _install(extras, lock)
     program = ENVIRONMENT / "bin" / command
     os.execv(PYTHON, [str(PYTHON), str(program), *arguments] if command != "python" else [str(PYTHON), *arguments])
 
@@ -64,20 +64,24 @@ def _fits(extras: str) -> bool:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Let only one process install at a time."""
+def _alone() -> Iterator[int]:
+    """Let only one process install at a time. A pip that has the descriptor too counts, should this process be killed."""
     try:
         descriptor = os.open(CHECKOUT, os.O_RDONLY)
     except OSError as error:
         sys.exit(f"walden: {CHECKOUT} cannot be read: {error.strerror}")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("waiting for another process that installs here")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _install(extras: str) -> None:
+def _install(extras: str, lock: int) -> None:
     if not os.access(CHECKOUT, os.W_OK):
         sys.exit(
             f"walden: {ENVIRONMENT} must be made or brought up to date, and you may not write to {CHECKOUT}: "
@@ -94,7 +98,7 @@ def _install(extras: str) -> None:
     _say(
         f"installing Walden{f' with its {extras} tools' if extras else ''} and what it needs; this takes a minute or two"
     )
-    _pip("install", "--editable", wanted)
+    _pip(lock, "install", "--editable", wanted)
     _stamp(extras).write_text(_wanted())
     _say("installed")
 
@@ -147,9 +151,9 @@ def _fetch_pip() -> None:
         subprocess.run([PYTHON, f"{path}/pip", "install", str(path)], check=True, stdout=sys.stderr)
 
 
-def _pip(*arguments: str) -> None:
+def _pip(lock: int, *arguments: str) -> None:
     command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
-    if subprocess.run(command, stdout=sys.stderr, check=False).returncode:
+    if subprocess.run(command, stdout=sys.stderr, check=False, pass_fds=[lock]).returncode:
         sys.exit(
             "walden: pip could not install; its message is above. A package index must be reachable "
             "(PIP_INDEX_URL names another than pypi.org); what is installed already is kept, run the same command again"
@@ -161,4 +165,8 @@ def _say(sentence: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on from here")
+        sys.exit(130)

@@ -20,6 +20,7 @@ from bin.account import reachable
 from bin.places import LONGEST_SOCKET_PATH
 from eventlog.configuration import load_settings
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.postgres, pytest.mark.processes]
 
 
@@ -167,6 +168,29 @@ def test_a_half_made_cluster_is_made_again(tmp_path: Path) -> None:
     with _running(one) as (dsn, _):
         psycopg.connect(dsn).close()
     assert not (one.folder / "data.unfinished").exists()
+
+
+def test_an_initdb_that_a_killed_start_left_at_work_is_ended(tmp_path: Path) -> None:
+    one = _cluster(tmp_path / "d")
+    unfinished = one.folder / "data.unfinished"
+    start = (
+        "import sys; from bin import embedded; from eventlog.configuration import load_settings\n"
+        "embedded.prepare(embedded.cluster(load_settings({'WALDEN_DATA_DIR': sys.argv[1]})))"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", start, str(tmp_path / "d")], cwd=CHECKOUT)
+    try:
+        left: list[psutil.Process] = []
+        while not left:
+            assert starter.poll() is None
+            left = [p for p in psutil.Process(starter.pid).children(recursive=True) if p.name() == "initdb"]
+        left[0].suspend()
+    finally:
+        starter.kill()
+        starter.wait(10)
+    with _running(one) as (dsn, _):
+        psycopg.connect(dsn).close()
+    assert not left[0].is_running()
+    assert not unfinished.exists()
 
 
 def test_losing_the_dsn_file_costs_only_a_new_password(tmp_path: Path) -> None:
