@@ -27,9 +27,7 @@ from eventlog.queries import Queries
 
 QUERIES: Final = Queries("bin", "querying.sql")
 DEFAULT_ROWS: Final = 1_000
-MOST_ROWS: Final = 1_000_000
 DEFAULT_SECONDS: Final = 30
-MOST_SECONDS: Final = 3_600
 # Their text is all that is wanted, and PostgreSQL has moments that Python has not.
 AS_TEXT: Final = ("timestamptz", "timestamp", "date", "time", "timetz", "interval", "uuid", "bytea")
 

@@ -63,7 +63,6 @@ class System:
 class ServerSettings:
     """What the stream depends on. `wal_sender_timeout` 0 means none."""
 
-    server_version: int
     wal_level: str
     wal_sender_timeout: float
     in_recovery: bool

@@ -1,7 +1,6 @@
 -- settings --
 -- What the stream depends on, as this very session sees it.
-select current_setting('server_version_num')::int as server_version,
-       current_setting('wal_level') as wal_level,
+select current_setting('wal_level') as wal_level,
        (extract(epoch from current_setting('wal_sender_timeout')::interval))::float8 as wal_sender_timeout,
        pg_is_in_recovery() as in_recovery
 

@@ -19,3 +19,8 @@ def unsafe(text: str) -> str:
     if _ESCAPE not in text:
         return text
     return text.replace(_ESCAPE + "0", "\0").replace(_ESCAPE + "1", _ESCAPE)
+
+
+def like(pattern: str) -> str:
+    """A type of a filter as a LIKE pattern: "A * can be used as a wildcard to match any sequence of characters"."""
+    return safe(pattern).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_").replace("*", "%")

@@ -134,7 +134,6 @@ class SlotHealth:
     """reserved, extended, unreserved (about to be lost) or lost."""
     safe_wal_size: int | None
     """Bytes that can be written before the slot may be lost; None without a limit."""
-    restart_lsn: int | None
     confirmed_lsn: int | None
     restart_lag: int | None
     """WAL that the slot keeps on disk."""

@@ -1,7 +1,6 @@
 -- logical_slots --
 -- Every logical slot of this database, with how far it lags behind the end of the WAL.
 select s.slot_name, s.plugin, s.temporary, s.active_pid, s.wal_status, s.safe_wal_size,
-       (s.restart_lsn - '0/0')::int8 as restart_lsn,
        (s.confirmed_flush_lsn - '0/0')::int8 as confirmed_lsn,
        (w.wal_end - s.restart_lsn)::int8 as restart_lag,
        (w.wal_end - s.confirmed_flush_lsn)::int8 as confirmed_lag,

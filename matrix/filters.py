@@ -7,7 +7,7 @@ RoomEventFilter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeVar
@@ -125,13 +125,17 @@ class RoomEventFilter(EventFilter):
         """Whether anything of a room may pass."""
         return self._rooms.take(room_id)
 
-    def matches_in_room(self, room_id: str, event_type: str, sender: str | None, content: Mapping[str, Any]) -> bool:
-        """Whether an event of a room passes."""
+    def matches_in_room(self, room_id: str, event_type: str, sender: str | None, has_url: Callable[[], bool]) -> bool:
+        """Whether an event of a room passes; whether its content has a `url` is asked where that matters."""
         if self.takes_all:
             return True
-        if self.contains_url is not None and ("url" in content) is not self.contains_url:
+        if not self.takes_room(room_id) or not self.matches(event_type, sender):
             return False
-        return self.takes_room(room_id) and self.matches(event_type, sender)
+        return self.takes_url(has_url)
+
+    def takes_url(self, has_url: Callable[[], bool]) -> bool:
+        """Whether an event may pass, going by the `url` in its content alone."""
+        return self.contains_url is None or has_url() is self.contains_url
 
 
 class _Rooms:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import orjson
@@ -26,6 +27,8 @@ LETTERS = {"join": "j", "invite": "i", "leave": "l", "ban": "b", "knock": "k"}
 FIRST_MILLISECOND = 1_767_225_600_000
 MOST_IN_A_BATCH = 5_000
 
+History = psycopg.Connection[dict[str, Any]]
+
 INSERT = """
 insert into eventlog.events (id, kind, shard, local, seq, event_id, room_id, type, state_key, sender, device_id, txn_id, json)
 values (%s, %s, %s, true, %s, %s, %s, %s, %s, %s, %s, %s, %s)
@@ -39,6 +42,11 @@ class Sent(NamedTuple):
     entry: int
     position: int
     event: Event
+
+
+def moment(sent: Sent, seconds: float = 0.0) -> datetime:
+    """When an event was appended, and some seconds later."""
+    return datetime.fromtimestamp((sent.entry >> 20) / 1000, UTC) + timedelta(seconds=seconds)
 
 
 class Log:
@@ -76,6 +84,14 @@ class Log:
 
     def __exit__(self, *_: object) -> None:
         self.connection.close()
+
+    def install(self) -> None:
+        """Says whose database this is: what asks who is local wants to know."""
+        self.connection.execute(
+            "insert into eventlog.installation (server_name, signing_key_id, signing_key, shards)"
+            " values (%s, 'ed25519:a', 'key', 1)",
+            [self.server_name],
+        )
 
     def add(self, name: str, **row: Any) -> None:
         """Adds a row to one of commit_v1's lists."""

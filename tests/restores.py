@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import psycopg
 from clusters import Cluster
 
 REPLAY_SECONDS: Final = 60.0
@@ -117,16 +116,3 @@ def load_dump(cluster: Cluster, path: Path, dbname: str) -> None:
 
 def _whom(cluster: Cluster) -> list[str]:
     return [f"--host={cluster.root}", f"--port={cluster.port}", "--username=postgres"]
-
-
-def wait_for_connections(dsn: str) -> None:
-    """Wait until a database takes connections."""
-    end = time.monotonic() + REPLAY_SECONDS
-    while True:
-        try:
-            psycopg.connect(dsn, connect_timeout=5).close()
-            return
-        except psycopg.OperationalError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)

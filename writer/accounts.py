@@ -172,16 +172,6 @@ async def has_departed(connection: AsyncConnection, user_id: str) -> bool:
     return await (await connection.execute(SQL["departing"], {"user_id": user_id})).fetchone() is None
 
 
-async def reactivate_account(
-    connection: AsyncConnection, user_id: str, password: str, *, passwords: Passwords = _PASSWORDS
-) -> None:
-    """Opens a deactivated account under a new password. M_NOT_FOUND if there is no deactivated one."""
-    hashed = await passwords.hash(password)
-    cursor = await connection.execute(SQL["reactivate"], {"user_id": user_id, "password_hash": hashed})
-    if await cursor.fetchone() is None:
-        raise not_found("No such deactivated account.")
-
-
 async def logout_others(connection: AsyncConnection, user_id: str, kept_device: str | None) -> list[str]:
     """Deletes all devices of a user but one (None: all) with their tokens, in the caller's transaction; returns their ids."""
     kept = None if kept_device is None else safe(kept_device)

@@ -79,13 +79,6 @@ on conflict (user_id) do update set erase = d.erase or excluded.erase, due_at = 
 -- Whether the rooms of a deactivated account are still to be left.
 select 1 from writer.departures where user_id = %(user_id)s
 
--- reactivate --
--- Opens a deactivated account again, under a new password; what rooms it has not left yet it stays in.
-with staying as (delete from writer.departures where user_id = %(user_id)s)
-update writer.accounts set password_hash = %(password_hash)s, deactivated_at = null
-where user_id = %(user_id)s and deactivated_at is not null
-returning user_id
-
 -- drop_other_devices --
 -- Logs out all devices of a user but one; their access tokens go with them.
 delete from writer.devices where user_id = %(user_id)s and device_id is distinct from %(kept)s

@@ -71,10 +71,6 @@ where d.user_id = %(user_id)s and d.device_id = %(device_id)s and eventlog.entry
 -- What a user has signed of others.
 select key_id, key from roomserver.user_keys where user_id = %(user_id)s and usage = 'signed' and key_id = any(%(users)s)
 
--- local_users --
--- Those of some users who have an account.
-select user_id from writer.accounts where user_id = any(%(users)s)
-
 -- recipients --
 -- The devices of users, with whether so many messages wait for one that it takes no more.
 select d.user_id, d.device_id,

@@ -13,7 +13,7 @@ from typing import Any, Final
 from psycopg import AsyncConnection
 
 from eventlog.pools import Pool
-from eventlog.safe_text import safe
+from eventlog.safe_text import like, safe
 from matrix.filters import RoomEventFilter
 from matrix.visibility import is_content_withheld
 from readers.bundles import Bundles, Parent, Reader, is_edit, read_bundles
@@ -295,14 +295,5 @@ def takes(access: Access, wanted: RoomEventFilter, row: Row) -> bool:
         return True
     if not wanted.takes_room(access.room_id):
         return False
-    if wanted.contains_url is None:
-        return True
     # Redaction takes the url away.
-    has_url = row.redaction is None and "url" in row.content
-    return has_url is wanted.contains_url
-
-
-def like(pattern: str) -> str:
-    """A type of a filter as a LIKE pattern: "A * can be used as a wildcard to match any sequence of characters"."""
-    text = safe(pattern)
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_").replace("*", "%")
+    return wanted.takes_url(lambda: row.redaction is None and "url" in row.content)

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from psycopg import AsyncConnection
 
-from eventlog.safe_text import safe
+from eventlog.safe_text import like, safe
 from readers.rooms.access import Access
 from readers.rooms.chosen import Chosen
 from readers.rooms.rows import Row
-from readers.rooms.timeline import Timelines, like, takes
+from readers.rooms.timeline import Timelines, takes
 from readers.search.projection import SQL
 from readers.search.request import Criteria, Place
 

@@ -145,6 +145,10 @@ class Output:
             self._notes = orjson.loads(self.annotation) if self.annotation else {}
         return self._notes
 
+    def has_url(self) -> bool:
+        """Whether its content has a `url`, which redaction takes away."""
+        return self.redaction is None and b'"url"' in self.json and "url" in orjson.loads(self.json)["content"]
+
     def redact(self, because: bytes, version: RoomVersion) -> None:
         """A redaction has taken effect: what was rendered before is wrong now."""
         self.redaction = (because, version)

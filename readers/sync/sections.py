@@ -16,7 +16,6 @@ from readers.sync.incremental import Plan, Recent
 from readers.sync.outputs import Output
 from readers.sync.request import Shape
 from readers.sync.rooms import MOST_FRAGMENTS, Receipt
-from readers.sync.tables import has_url
 from readers.sync.users import AccountData, User
 from readers.sync.views import RoomView
 
@@ -179,19 +178,11 @@ class Renderer:
         if output.state_key is None and output.sender in self._user.ignored:
             return False
         chosen = self._shape.filter.room.timeline
-        if chosen.takes_all:
-            return True
-        if chosen.contains_url is not None and has_url(output) is not chosen.contains_url:
-            return False
-        return chosen.takes_room(room_id) and chosen.matches(output.type, output.sender)
+        return chosen.matches_in_room(room_id, output.type, output.sender, output.has_url)
 
     def _takes_state(self, room_id: str, output: Output) -> bool:
         chosen = self._shape.filter.room.state
-        if chosen.takes_all:
-            return True
-        if chosen.contains_url is not None and has_url(output) is not chosen.contains_url:
-            return False
-        return chosen.takes_room(room_id) and chosen.matches(output.type, output.sender)
+        return chosen.matches_in_room(room_id, output.type, output.sender, output.has_url)
 
 
 def _beside(recent: Recent, shape: Shape) -> list[Output]:

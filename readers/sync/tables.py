@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 from psycopg import AsyncConnection
 
-from eventlog.safe_text import safe
+from eventlog.safe_text import like, safe
 from matrix.events import Event
 from matrix.filters import RoomEventFilter
 from matrix.room_versions import RoomVersion
@@ -193,7 +193,7 @@ class Tables:
         if output.state_key is None and output.sender in self._user.ignored:
             # "Servers must not send … events sent by ignored users"; their state events are still sent.
             return True
-        return chosen.contains_url is not None and has_url(output) is not chosen.contains_url
+        return not chosen.takes_url(output.has_url)
 
     def _membership(self, ask: RoomAsk, output: Output, history: History | None) -> str:
         """The user's membership at the event, "including any changes caused by the event" (MSC4115)."""
@@ -315,14 +315,8 @@ class Tables:
             if output is None or ((view.ask.nid, entry) in moved and output.position == valid_from):
                 # Within the timeline only what a resolution changed is told beside it: the rest is in it.
                 continue
-            if chosen.takes_all or self._takes_state(view, output):
+            if chosen.matches_in_room(view.ask.room_id, output.type, output.sender, output.has_url):
                 view.state.append(output)
-
-    def _takes_state(self, view: RoomView, output: Output) -> bool:
-        chosen = self._shape.filter.room.state
-        if chosen.contains_url is not None and has_url(output) is not chosen.contains_url:
-            return False
-        return chosen.matches(output.type, output.sender)
 
     def _state_position(self, view: RoomView) -> int:
         """As of which position the state is told: before the first event of the timeline, or after the last."""
@@ -381,22 +375,11 @@ def _changes_members(view: RoomView) -> bool:
     return view.limited or any("joined" in output.notes or "invited" in output.notes for output, _ in view.timeline)
 
 
-def has_url(output: Output) -> bool:
-    """Whether the content has a `url`."""
-    return b'"url"' in output.json and "url" in orjson.loads(output.json)["content"]
-
-
 def _sql_filter(chosen: RoomEventFilter) -> dict[str, Any]:
     return {
         "scan": MOST_LOOKED_AT,
-        "types": None if chosen.types is None else [_like(kind) for kind in chosen.types],
-        "not_types": [_like(kind) for kind in chosen.not_types] if chosen.not_types else None,
+        "types": None if chosen.types is None else [like(kind) for kind in chosen.types],
+        "not_types": [like(kind) for kind in chosen.not_types] if chosen.not_types else None,
         "senders": None if chosen.senders is None else [safe(sender) for sender in chosen.senders],
         "not_senders": [safe(sender) for sender in chosen.not_senders] if chosen.not_senders else None,
     }
-
-
-def _like(pattern: str) -> str:
-    """A filter's type as a LIKE pattern: `*` stands for any sequence of characters, nothing else is special."""
-    escaped = safe(pattern).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return escaped.replace("*", "%")

@@ -34,7 +34,6 @@ SLICE: Final = 250
 """Events evaluated at a stretch before other tasks get a turn."""
 
 PUSH_RULES: Final = "m.push_rules"
-READ: Final = ("m.read", "m.read.private")
 
 
 def evaluator_of(content: Any) -> Evaluator:

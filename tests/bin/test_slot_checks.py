@@ -29,7 +29,6 @@ def health(**changes: object) -> SlotHealth:
         "active_pid": 7,
         "wal_status": "reserved",
         "safe_wal_size": 4 << 30,
-        "restart_lsn": 1,
         "confirmed_lsn": 1,
         "restart_lag": 1 << 20,
         "confirmed_lag": 0,

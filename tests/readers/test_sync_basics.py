@@ -351,7 +351,7 @@ async def test_a_forgotten_room_is_in_no_section(here: World) -> None:
 async def test_a_filter_chooses_rooms_types_and_fields(here: World) -> None:
     room, other = await here.room(ALICE, name="Garden"), await here.room(ALICE)
     await here.say(room, ALICE, "x")
-    await here.event(room, ALICE, "m.sticker", {"body": "s", "url": "mxc://a/b"})
+    sticker = await here.event(room, ALICE, "m.sticker", {"body": "s", "url": "mxc://a/b"})
     await here.say(other, ALICE, "y")
     cases = [
         ({"room": {"rooms": [room]}}, [room]),
@@ -386,6 +386,8 @@ async def test_a_filter_chooses_rooms_types_and_fields(here: World) -> None:
     client = Client(here.sync, ALICE, filter={"event_format": "federation", "room": {"rooms": [room]}})
     await client.sync_raw()
     assert "auth_events" in client.last["rooms"]["join"][room]["timeline"]["events"][-1]
+    await here.event(room, ALICE, "m.room.redaction", {}, redacts=sticker.event_id)
+    assert await types(contains_url=True) == []
 
 
 async def test_messages_and_invites_of_ignored_users_are_not_told(here: World) -> None:

@@ -144,9 +144,7 @@ async def test_derived_projections_are_found_wrong_and_mended(log: Log, database
         "activity_rooms": "set senders = senders + 1",
         "activity_days": "set rooms = rooms + 1",
     }
-    log.connection.execute(
-        "insert into eventlog.installation (server_name, signing_key_id, signing_key, shards) values ('test.example', 'a', 'k', 1)"
-    )
+    log.install()
     async with await AsyncConnection.connect(database, autocommit=True) as connection:
         assert [one for one in await differences(connection) if one.projection in DERIVED] == []
         for name, table in DERIVED.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judged_rooms import Log, Room, Sent
+from judged_rooms import Log, Room, Sent, moment
 
 from bin.querying import Answer, ask
 
@@ -95,10 +95,7 @@ class World:
 @pytest.fixture
 def world(database: str) -> Iterator[World]:
     with Log(database, server_name="example.org") as log:
-        log.connection.execute(
-            "insert into eventlog.installation (server_name, signing_key_id, signing_key, shards)"
-            " values ('example.org', 'ed25519:a', 'key', 1)"
-        )
+        log.install()
         yield World(log)
 
 
@@ -106,10 +103,6 @@ def without(answer: Answer, *columns: str) -> list[tuple[Any, ...]]:
     """The rows without columns of moments."""
     kept = [number for number, name in enumerate(answer.columns) if name not in columns]
     return [tuple(row[number] for number in kept) for row in answer.rows]
-
-
-def moment(sent: Sent) -> datetime:
-    return datetime.fromtimestamp((sent.entry >> 20) / 1000, UTC)
 
 
 def since(value: str) -> datetime:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,8 +10,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from judged_rooms import FIRST_MILLISECOND, Log, Room, Sent
-from psycopg.rows import dict_row
+from judged_rooms import FIRST_MILLISECOND, History, Log, Room, Sent, moment
 
 from eventlog.safe_text import safe
 from matrix.redaction import redact_content
@@ -21,30 +19,6 @@ from matrix.room_versions import ROOM_VERSIONS
 pytestmark = pytest.mark.postgres
 
 ALICE, BOB, EVE = "@alice:test.example", "@bob:test.example", "@eve:elsewhere.example"
-History = psycopg.Connection[dict[str, Any]]
-
-
-@pytest.fixture
-def log(database: str) -> Iterator[Log]:
-    with Log(database) as log:
-        log.connection.execute(
-            "insert into eventlog.installation (server_name, signing_key_id, signing_key, shards)"
-            " values ('test.example', 'ed25519:a', 'key', 1)"
-        )
-        yield log
-
-
-@pytest.fixture
-def history(database: str) -> Iterator[History]:
-    """A connection of a person who may read history."""
-    with psycopg.connect(database, autocommit=True, row_factory=dict_row) as connection:
-        connection.execute("set role walden_history")
-        yield connection
-
-
-def moment(sent: Sent, seconds: float = 0.0) -> datetime:
-    """When an event was appended, and some seconds later."""
-    return datetime.fromtimestamp((sent.entry >> 20) / 1000, UTC) + timedelta(seconds=seconds)
 
 
 def messages(history: History, room: Room) -> dict[str, dict[str, Any]]:

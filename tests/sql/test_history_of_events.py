@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
-from judged_rooms import Log, Room, Sent
-from psycopg.rows import dict_row
+from judged_rooms import History, Log, Room, Sent, moment
 
 pytestmark = pytest.mark.postgres
 
 ALICE, BOB, EVE = "@alice:test.example", "@bob:test.example", "@eve:elsewhere.example"
-History = psycopg.Connection[dict[str, Any]]
-
-
-@pytest.fixture
-def log(database: str) -> Iterator[Log]:
-    with Log(database) as log:
-        log.connection.execute(
-            "insert into eventlog.installation (server_name, signing_key_id, signing_key, shards)"
-            " values ('test.example', 'ed25519:a', 'key', 1)"
-        )
-        yield log
-
-
-@pytest.fixture
-def history(database: str) -> Iterator[History]:
-    with psycopg.connect(database, autocommit=True, row_factory=dict_row) as connection:
-        connection.execute("set role walden_history")
-        yield connection
 
 
 def rows(history: History, query: str, *values: Any) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in history.execute(query, values).fetchall()]
-
-
-def moment(sent: Sent, seconds: float = 0.0) -> datetime:
-    return datetime.fromtimestamp((sent.entry >> 20) / 1000, UTC) + timedelta(seconds=seconds)
 
 
 def test_valid_edits_are_told_and_others_are_not(log: Log, history: History) -> None:

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import psycopg
 import pytest
-from judged_rooms import Log, Room, Sent
+from judged_rooms import Log, Room, moment
 
 pytestmark = pytest.mark.postgres
 
-ALICE, BOB, EVE, MAL = "@alice:test.example", "@bob:test.example", "@eve:elsewhere.example", "@mal:elsewhere.example"
-
-
-@pytest.fixture
-def log(database: str) -> Iterator[Log]:
-    with Log(database) as log:
-        log.connection.execute(
-            "insert into eventlog.installation (server_name, signing_key_id, signing_key, shards)"
-            " values ('test.example', 'ed25519:a', 'key', 1)"
-        )
-        yield log
-
-
-def moment(sent: Sent, seconds: float = 0.0) -> datetime:
-    return datetime.fromtimestamp((sent.entry >> 20) / 1000, UTC) + timedelta(seconds=seconds)
+ALICE, BOB, EVE = "@alice:test.example", "@bob:test.example", "@eve:elsewhere.example"
 
 
 def between(
