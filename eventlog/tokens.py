@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 
 _POSITIONS = r"((?:0|[1-9][0-9]{0,17})(?:\.(?:0|[1-9][0-9]{0,17})){0,255})"
-_SYNC = re.compile(rf"^w1_([0-9a-z]{{1,32}})_{_POSITIONS}(?:_{_POSITIONS})?$")
-_TIMELINE = re.compile(r"^t(0|-?[1-9][0-9]{0,17})$")
+_SYNC = re.compile(rf"w1_([0-9a-z]{{1,32}})_{_POSITIONS}(?:_{_POSITIONS})?")
+_TIMELINE = re.compile(r"t(0|-?[1-9][0-9]{0,17})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class SyncToken:
     @classmethod
     def parse(cls, text: str) -> SyncToken:
         """Reads a token; ValueError for anything that this server cannot have given out."""
-        match = _SYNC.match(text)
+        match = _SYNC.fullmatch(text)
         if match is None:
             raise ValueError("not a sync token of this server")
         inbox = None if match[3] is None else tuple(int(part) for part in match[3].split("."))
@@ -52,7 +52,7 @@ class TimelineToken:
     @classmethod
     def parse(cls, text: str) -> TimelineToken:
         """Reads a token; ValueError for anything that this server cannot have given out."""
-        match = _TIMELINE.match(text)
+        match = _TIMELINE.fullmatch(text)
         if match is None:
             raise ValueError("not a timeline token of this server")
         return cls(int(match[1]))

@@ -201,6 +201,14 @@ def test_an_authorising_user_that_is_none_is_rejected(authoriser: Any) -> None:
     assert "not signed" in room.refusal_alone(join)
 
 
+def test_only_a_membership_that_names_an_authorising_user_needs_another_signature() -> None:
+    room = AuthRoom("8")
+    check_event_alone(room.transition(REMOTE, REMOTE, "join"), room.by_id)
+    content = {"join_authorised_via_users_server": CREATOR}
+    room.member(REMOTE, "join")
+    check_event_alone(room.event("m.room.message", REMOTE, None, content), room.by_id)
+
+
 @pytest.mark.parametrize("version", until_version(7))
 def test_nobody_authorises_joins_before_version_8(version: str) -> None:
     room = AuthRoom(version)

@@ -110,3 +110,16 @@ def test_old_rooms_get_floats_and_large_integers_as_the_library_writes_them(valu
 def test_even_old_rooms_have_no_infinite_numbers(value: float) -> None:
     with pytest.raises(MatrixError):
         encode_canonical(value, strict=False)
+
+
+@pytest.mark.parametrize("edge", [9_007_199_254_740_991, -9_007_199_254_740_991])
+def test_integers_reach_to_just_below_two_to_the_53rd(edge: int) -> None:
+    check_canonical([edge])
+    with pytest.raises(MatrixError):
+        check_canonical([edge + (1 if edge > 0 else -1)])
+
+
+@pytest.mark.parametrize("value", [b"bytes", {1, 2}, object()])
+def test_what_is_no_json_type_is_refused(value: Any) -> None:
+    with pytest.raises(MatrixError, match="not a JSON type"):
+        check_canonical({"a": value})

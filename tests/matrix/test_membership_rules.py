@@ -62,9 +62,10 @@ def test_the_creator_joins_later_like_anybody(room: AuthRoom) -> None:
         assert not room.allows(join)
 
 
-def test_an_additional_creator_does_not_join_uninvited() -> None:
+def test_of_several_creators_the_sender_of_the_create_event_joins_first() -> None:
     room = AuthRoom("12", additional_creators=[ALICE])
     room.state = {("m.room.create", ""): room.create}
+    assert room.allows(room.event("m.room.member", CREATOR, CREATOR, {"membership": "join"}, prev_events=["$c"]))
     assert not room.allows(room.event("m.room.member", ALICE, ALICE, {"membership": "join"}, prev_events=["$c"]))
 
 
