@@ -1,8 +1,8 @@
 """HTTP/1.1 on a connection: uvicorn's protocol, with a response's head and body in one piece, and bounds on who sends nothing.
 
 Invariant: the bytes and their order are uvicorn's; a head is held back until the body comes, at most until the loop's next turn. In
-two pieces a client is woken twice, and the second piece waits for it. No connection stays open for a request that does not come, nor
-for one whose head does not end.
+two pieces a client is woken twice, and the second piece waits for it. No connection stays open for a request that does not come, or
+whose head does not end.
 """
 
 from __future__ import annotations

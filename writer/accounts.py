@@ -114,14 +114,19 @@ async def replace_password(
     *,
     logout_devices: bool = True,
     kept_device: str | None = None,
-) -> None:
-    """Like `set_password`, with a password that is hashed already, so that no connection waits for argon2."""
+) -> int | None:
+    """Like `set_password`, with a password that is hashed already, so that no connection waits for argon2.
+
+    The last entry that says which devices are gone, if any are.
+    """
     async with connection.transaction():
         values = {"user_id": user_id, "password_hash": password_hash}
         if await (await connection.execute(SQL["set_password"], values)).fetchone() is None:
             raise not_found("No such active account.")
-        if logout_devices:
-            await logout_others(connection, user_id, kept_device)
+        if not logout_devices:
+            return None
+        await logout_others(connection, user_id, kept_device)
+        return await gone_devices(connection, user_id)
 
 
 async def set_admin(connection: AsyncConnection, user_id: str, admin: bool) -> None:
@@ -179,3 +184,9 @@ async def logout_others(connection: AsyncConnection, user_id: str, kept_device: 
     dropped = [row[0] for row in await cursor.fetchall()]
     await connection.execute(SQL["notify_sessions"], {"user_id": user_id})
     return dropped
+
+
+async def gone_devices(connection: AsyncConnection, user_id: str) -> int | None:
+    """The last entry by which the caller's transaction has said that devices are gone. None: none were deleted."""
+    row = await (await connection.execute(SQL["gone_devices"], {"user_id": user_id})).fetchone()
+    return None if row is None else row[0]

@@ -84,6 +84,12 @@ select 1 from writer.departures where user_id = %(user_id)s
 delete from writer.devices where user_id = %(user_id)s and device_id is distinct from %(kept)s
 returning device_id
 
+-- gone_devices --
+-- The last entry by which this transaction has said that devices of a user are gone.
+select max(e.id)
+from eventlog.events e
+where e.kind = 'u' and e.id >= eventlog.id_at(now()) and e.type = 'keys' and e.sender = %(user_id)s
+
 -- notify_sessions --
 -- Tells every process to forget what it knows of a user's sessions.
 select pg_notify('walden_sessions', %(user_id)s)

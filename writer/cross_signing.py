@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from falcon.asgi import Request, Response
 
+from matrix.canonical import check_canonical
 from matrix.errors import MatrixError, forbidden, invalid_param, not_found, too_large
 from matrix.identifiers import is_user_id
 from matrix.signatures import signed_by, verify_json_signature
@@ -30,6 +31,7 @@ from writer.requests import Body, json_object, read_body, session_of
 
 MOST_SIGNED: Final = 1_000
 """Objects whose signatures one request may bring."""
+ED25519_BYTES: Final = 32
 
 
 class CrossSigning:
@@ -115,21 +117,35 @@ def _present(changed: dict[Slot, Json | None]) -> dict[Slot, Json]:
 
 
 def _checked(key: Body, usage: str, user_id: str) -> Json:
-    """The key, if it is one of that usage. M_INVALID_PARAM."""
+    """The key, if it is one of that usage. M_INVALID_PARAM, M_BAD_JSON."""
     public = key.get("keys")
     if key.get("user_id") != user_id:
         raise invalid_param(f"{usage}_key is of another user.")
     if not isinstance(key.get("usage"), list) or usage not in key["usage"]:
         raise invalid_param(f"{usage}_key is for another usage.")
-    if not isinstance(public, dict) or len(public) != 1 or not isinstance(next(iter(public.values())), str):
-        raise invalid_param(f"{usage}_key must have one public key.")
+    if not isinstance(public, dict) or len(public) != 1 or not all(map(_is_named_key, public.items())):
+        # Whoever signs or verifies takes the key from its name, or from its value.
+        raise invalid_param(f"{usage}_key must have one public key, named <algorithm>:<unpadded base64>.")
     signatures = key.get("signatures")
     if signatures is not None and (
         not isinstance(signatures, dict)
         or not all(isinstance(s, dict) and all(isinstance(v, str) for v in s.values()) for s in signatures.values())
     ):
         raise invalid_param(f"{usage}_key.signatures must be signatures by user.")
+    check_canonical(key)
     return key
+
+
+def _is_named_key(item: tuple[str, Any]) -> bool:
+    """Whether a public key is unpadded base64, of an Ed25519 key as long as those are, and has itself as its name."""
+    name, public = item
+    algorithm, colon, named = name.partition(":")
+    if not (algorithm and colon and isinstance(public, str) and public and named == public):
+        return False
+    try:
+        return len(decode(public)) == ED25519_BYTES or algorithm != "ed25519"
+    except ValueError:
+        return False
 
 
 def _check_signed(given: dict[str, Json], standing: dict[str, Json], user_id: str) -> None:

@@ -16,8 +16,10 @@ from eventlog.pools import Pool
 from eventlog.queries import Queries
 from eventlog.safe_text import safe, unsafe
 from matrix.errors import bad_json, invalid_param, missing_param, not_found, too_large
+from writer.accounts import gone_devices
 from writer.device_keys import MOST_FALLBACK, MOST_KEYS, check_device_keys, keys_of, put_keys
 from writer.key_directory import KeyDirectory
+from writer.log_writer import LogWriter
 from writer.requests import json_object, page_size, read_body, required_text, session_of, short, text
 
 SQL: Final = Queries("writer", "dehydrated_devices.sql")
@@ -29,8 +31,9 @@ _PLACE: Final = re.compile(r"d([0-9]{1,18}(?:\.[0-9]{1,18}){0,255})")
 class DehydratedDevices:
     """/dehydrated_device, /dehydrated_device/{device_id}/events."""
 
-    def __init__(self, pool: Pool, directory: KeyDirectory, shards: int) -> None:
+    def __init__(self, pool: Pool, log: LogWriter, directory: KeyDirectory, shards: int) -> None:
         self._pool = pool
+        self._log = log
         self._directory = directory
         self._shards = shards
 
@@ -64,6 +67,8 @@ class DehydratedDevices:
         fallback = keys_of(body, "fallback_keys", MOST_FALLBACK)
         key = {"user_id": session.user_id, "device_id": safe(device_id)}
         async with self._pool.connection() as connection, connection.transaction():
+            # One after the other: each removes what the one before has made.
+            await connection.execute(SQL["lock"], key)
             await connection.execute(SQL["remove"], key)
             made = {**key, "display_name": None if name is None else safe(name)}
             if await (await connection.execute(SQL["make_device"], made)).fetchone() is None:
@@ -78,10 +83,13 @@ class DehydratedDevices:
     async def on_delete(self, req: Request, resp: Response) -> None:
         """Deletes the dehydrated device with its messages."""
         key = {"user_id": session_of(req).user_id}
-        async with self._pool.connection() as connection:
+        async with self._pool.connection() as connection, connection.transaction():
             row = await (await connection.execute(SQL["remove"], key)).fetchone()
+            gone = await gone_devices(connection, key["user_id"])
         if row is None:
             raise not_found("No dehydrated device available.")
+        if gone is not None:
+            await self._log.settled(gone)
         resp.media = {"device_id": unsafe(row[0])}
 
     async def on_get_events(self, req: Request, resp: Response, device_id: str) -> None:

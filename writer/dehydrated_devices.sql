@@ -2,6 +2,10 @@
 -- The dehydrated device of a user.
 select device_id, device_data from writer.dehydrated_devices where user_id = %(user_id)s
 
+-- lock --
+-- One change of a user's dehydrated device at a time.
+select 1 from writer.accounts where user_id = %(user_id)s for no key update
+
 -- remove --
 -- Deletes the dehydrated device of a user: that one, or whichever there is.
 delete from writer.devices d

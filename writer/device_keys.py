@@ -19,6 +19,7 @@ from matrix.canonical import check_canonical, encode_canonical
 from matrix.errors import bad_json, invalid_param, too_large
 from matrix.identifiers import fits
 from writer.key_directory import DEVICE, KeyDirectory
+from writer.log_writer import LogWriter
 from writer.requests import Body, json_object, read_body, session_of
 
 SQL: Final = Queries("writer", "keys.sql")
@@ -36,8 +37,9 @@ Keys = list[tuple[str, str, str]]
 class DeviceKeys:
     """/keys/upload."""
 
-    def __init__(self, pool: Pool, directory: KeyDirectory) -> None:
+    def __init__(self, pool: Pool, log: LogWriter, directory: KeyDirectory) -> None:
         self._pool = pool
+        self._log = log
         self._directory = directory
 
     async def on_post(self, req: Request, resp: Response) -> None:
@@ -54,14 +56,18 @@ class DeviceKeys:
             check_device_keys(device_keys, session.user_id, session.device_id)
             await self._directory.put_device(session.user_id, session.device_id, device_keys)
         async with self._pool.connection() as connection, connection.transaction():
-            counts = await put_keys(connection, session.user_id, session.device_id, one_time, fallback)
+            counts, entry = await put_keys(connection, session.user_id, session.device_id, one_time, fallback)
+        if entry is not None:
+            await self._log.settled(entry)
         resp.media = {"one_time_key_counts": counts}
 
 
 async def put_keys(
     connection: AsyncConnection, user_id: str, device_id: str, one_time: Keys, fallback: Keys
-) -> dict[str, int]:
-    """Adds to a device's keys in the caller's transaction; how many one-time keys it then has, by algorithm.
+) -> tuple[dict[str, int], int | None]:
+    """Adds to a device's keys in the caller's transaction.
+
+    How many one-time keys it then has, by algorithm, and the entry that says that this has changed.
 
     M_INVALID_PARAM for another key under an id that can still be handed out; M_TOO_LARGE.
     """
@@ -69,7 +75,7 @@ async def put_keys(
     locked = await (await connection.execute(SQL["lock_device"], device)).fetchone()
     if locked is None:
         # The device has logged out meanwhile.
-        return {}
+        return {}, None
     row = await (await connection.execute(SQL["epoch"])).fetchone()
     assert row is not None
     key = {**device, "epoch": row[0]}
@@ -90,9 +96,10 @@ async def put_keys(
     counts = {unsafe(a): n for a, n in await (await connection.execute(SQL["counts"], key)).fetchall()}
     if sum(counts.values()) > MOST_KEYS and one_time:
         raise too_large(f"A device has at most {MOST_KEYS} one-time keys.")
-    if one_time or fallback:
-        await connection.execute(SQL["tell_stock"], device)
-    return counts
+    if not (one_time or fallback):
+        return counts, None
+    told = await (await connection.execute(SQL["tell_stock"], device)).fetchone()
+    return counts, None if told is None else told[0]
 
 
 def keys_of(body: Body, name: str, most: int) -> Keys:

@@ -59,7 +59,7 @@ class KeyDirectory:
             return {other: orjson.loads(key) for other, key in await cursor.fetchall()}
 
     async def put(self, user_id: str, keys: dict[Slot, Json | None]) -> None:
-        """Replaces keys of a user, None removes. The caller holds the claim. M_TOO_LARGE."""
+        """Replaces keys of a user, None removes; a device that is not there has none. The caller holds the claim. M_TOO_LARGE."""
         entries = [
             {"usage": usage, "id": safe(key_id), "key": None if key is None else without_unsigned(key)}
             for (usage, key_id), key in keys.items()
@@ -67,13 +67,17 @@ class KeyDirectory:
         if any(len(orjson.dumps(entry)) > MOST_SIGNATURES_BYTES + 1024 for entry in entries):
             raise too_large(f"A key with its signatures has at most {MOST_SIGNATURES_BYTES} bytes.")
         await self._log.append_entry(type="keys", user_id=user_id, content={"keys": entries})
+        devices = [key_id for (usage, key_id), key in keys.items() if usage == DEVICE and key is not None]
+        if devices and (gone := await self._gone(user_id, devices)):
+            # Logged out meanwhile: what says that it is gone may stand in the log before its keys.
+            await self.put(user_id, {(DEVICE, device_id): None for device_id in gone})
 
     def hold(self, user_id: str) -> Any:
         """Nobody else changes a user's keys meanwhile."""
         return self._claims.hold(CLAIM, user_id)
 
     async def put_device(self, user_id: str, device_id: str, keys: Json) -> None:
-        """Replaces the identity keys of a device; signatures that others made on the same keys stay."""
+        """Replaces the identity keys of a device, if it is still there; signatures that others made on the same keys stay."""
         async with self.hold(user_id):
             before = (await self.read([user_id])).get(user_id, {}).get((DEVICE, device_id))
             if before is not None and same_key(before, keys) and await self._stands(user_id, device_id):
@@ -86,6 +90,11 @@ class KeyDirectory:
         key = {"user_id": user_id, "device_id": safe(device_id)}
         async with self._pool.connection() as connection:
             return await (await connection.execute(SQL["stands"], key)).fetchone() is not None
+
+    async def _gone(self, user_id: str, device_ids: list[str]) -> list[str]:
+        key = {"user_id": user_id, "device_ids": [safe(one) for one in device_ids]}
+        async with self._pool.connection() as connection:
+            return [unsafe(one) for (one,) in await (await connection.execute(SQL["gone"], key)).fetchall()]
 
 
 def without_unsigned(key: Json) -> Json:

@@ -59,6 +59,12 @@ from roomserver.user_keys k
 left join writer.devices d on d.user_id = k.user_id and d.device_id = k.key_id and k.usage = 'device'
 where k.user_id = any(%(users)s) and k.usage <> 'signed'
 
+-- gone --
+-- Those of some devices that a user does not have.
+select w.device_id
+from unnest(%(device_ids)s::text[]) as w (device_id)
+where not exists (select from writer.devices d where d.user_id = %(user_id)s and d.device_id = w.device_id)
+
 -- stands --
 -- Whether a device's keys came from this device, and not from one of that id that has gone, which the log may not have judged yet.
 select 1
@@ -70,6 +76,14 @@ where d.user_id = %(user_id)s and d.device_id = %(device_id)s and eventlog.entry
 -- signed --
 -- What a user has signed of others.
 select key_id, key from roomserver.user_keys where user_id = %(user_id)s and usage = 'signed' and key_id = any(%(users)s)
+
+-- strays --
+-- By shard, the last message that waits for a device that is no more.
+select t.shard, max(t.position)
+from roomserver.to_device t
+where t.user_id = %(user_id)s and t.device_id = %(device_id)s
+  and not exists (select from writer.devices d where d.user_id = t.user_id and d.device_id = t.device_id)
+group by t.shard
 
 -- recipients --
 -- The devices of users, with whether so many messages wait for one that it takes no more.

@@ -17,6 +17,7 @@ from writer.logins import Logins
 from writer.password_check import PasswordCheck, identifier_of
 from writer.rate_limits import RateLimits, caller_at
 from writer.requests import Body, boolean, read_body, required_text, session_of, short, text
+from writer.to_device import Strays
 
 PUBLIC = frozenset({"GET", "POST"})
 
@@ -43,10 +44,12 @@ class Login:
         check: PasswordCheck,
         tokens: LoginTokens,
         logins: Logins,
+        strays: Strays,
         limits: RateLimits,
         server_name: str,
     ) -> None:
         self._pool = pool
+        self._strays = strays
         self._check = check
         self._tokens = tokens
         self._logins = logins
@@ -74,6 +77,8 @@ class Login:
             account = await self._check.account(identifier, password)
         else:
             raise unknown(400, "Unknown login type.")
+        if device["device_id"] is not None:
+            await self._strays.forget(account.user_id, device["device_id"])
         async with self._pool.connection() as connection:
             resp.media = {
                 **await self._logins.begin(

@@ -2,7 +2,8 @@
 
 Invariant: a device has one session, or two while a refreshed token has not been used yet. A session begins only if the account
 is active and its password still the one that was checked, decided in the statement that makes its device. A refresh token that the
-database does not know counts only if it was given out in a time that a restore or a failover has lost.
+database does not know counts only if it was given out in a time that a restore or a failover has lost. Whoever asks for a
+user's keys after a device of theirs was logged out does not find it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from eventlog.sessions import SessionCache, new_token, token_hash
 from eventlog.settings import Sessions
 from matrix.errors import forbidden, unknown_token, user_locked
 from matrix.identifiers import new_device_id
-from writer.accounts import logout_others
+from writer.accounts import gone_devices, logout_others
+from writer.log_writer import LogWriter
 from writer.refresh_tokens import Issued, RefreshTokens
 
 SQL = Queries("writer", "logins.sql")
@@ -28,8 +30,11 @@ NOTIFY = Queries("writer", "accounts.sql")["notify_sessions"]
 class Logins:
     """Gives out tokens and takes them back; what it ends is forgotten by every process."""
 
-    def __init__(self, pool: Pool, sessions: SessionCache, refresh_tokens: RefreshTokens, lives: Sessions) -> None:
+    def __init__(
+        self, pool: Pool, log: LogWriter, sessions: SessionCache, refresh_tokens: RefreshTokens, lives: Sessions
+    ) -> None:
         self._pool = pool
+        self._log = log
         self._sessions = sessions
         self._refresh_tokens = refresh_tokens
         self._lives = lives
@@ -92,13 +97,21 @@ class Logins:
                 SQL["drop_devices"], {"user_id": user_id, "device_ids": [safe(device_id) for device_id in device_ids]}
             )
             await connection.execute(NOTIFY, {"user_id": user_id})
+            gone = await gone_devices(connection, user_id)
         self._sessions.forget(user_id)
+        await self._judged(gone)
 
     async def end_all(self, user_id: str) -> None:
         """Deletes all devices of a user and logs them out."""
         async with self._pool.connection() as connection, connection.transaction():
             await logout_others(connection, user_id, None)
+            gone = await gone_devices(connection, user_id)
         self._sessions.forget(user_id)
+        await self._judged(gone)
+
+    async def _judged(self, gone: int | None) -> None:
+        if gone is not None:
+            await self._log.settled(gone)
 
     async def _readmit(self, connection: AsyncConnection, refresh_token: str) -> bool:
         """Knows again a session that was given out in a time that was lost; False for any other token."""

@@ -16,6 +16,7 @@ from matrix.errors import missing_token
 from writer.accounts import replace_password
 from writer.authentication import PASSWORD, PasswordAuthentication
 from writer.interactive import Interactive, Stage
+from writer.log_writer import LogWriter
 from writer.passwords import Passwords, check_password
 from writer.requests import boolean, read_body, required_text
 from writer.validations import EMAIL_STAGE, Validations
@@ -29,6 +30,7 @@ class PasswordChange:
     def __init__(
         self,
         pool: Pool,
+        log: LogWriter,
         sessions: SessionCache,
         passwords: Passwords,
         interactive: Interactive,
@@ -36,6 +38,7 @@ class PasswordChange:
         validations: Validations,
     ) -> None:
         self._pool = pool
+        self._log = log
         self._sessions = sessions
         self._passwords = passwords
         self._interactive = interactive
@@ -65,7 +68,7 @@ class PasswordChange:
         user_id: str = left["user_id"]
         hashed = await self._passwords.hash(password)
         async with self._pool.connection() as connection:
-            await replace_password(
+            gone = await replace_password(
                 connection,
                 user_id,
                 hashed,
@@ -73,6 +76,8 @@ class PasswordChange:
                 kept_device=None if session is None else session.device_id,
             )
         self._sessions.forget(user_id)
+        if gone is not None:
+            await self._log.settled(gone)
         if "sid" in left:
             await self._validations.end(left["sid"])
         await self._interactive.end(session_id)

@@ -60,7 +60,7 @@ from writer.submit_token import SubmitToken
 from writer.third_party_invites import ThirdPartyInvites
 from writer.third_party_networks import ThirdPartyNetworks
 from writer.threepids import ThirdPartyIdentifiers
-from writer.to_device import ToDevice
+from writer.to_device import Strays, ToDevice
 from writer.token_requests import TokenRequests
 from writer.turn_server import TurnServer
 from writer.upgrade import Upgrade
@@ -94,7 +94,8 @@ def _add_accounts(app: Routes, services: Services) -> None:
     sessions, passwords, server_name = services.sessions, services.passwords, services.settings.server.name
     interactive = Interactive(pool)
     refresh_tokens = RefreshTokens(settings.server.signing_key.read_bytes())
-    logins = Logins(pool, sessions, refresh_tokens, settings.sessions)
+    logins = Logins(pool, services.log, sessions, refresh_tokens, settings.sessions)
+    strays = Strays(pool, services.log, settings.log.shards)
     check = PasswordCheck(pool, passwords, limits, server_name)
     authentication = PasswordAuthentication(interactive, check)
     validations = Validations(pool, settings, Mailer(settings.email, server_name))
@@ -107,7 +108,7 @@ def _add_accounts(app: Routes, services: Services) -> None:
     capabilities = Capabilities(settings, email=validations.enabled, login_tokens=tokens.enabled)
     app.add_route(V3 + "/capabilities", capabilities)
 
-    app.add_route(V3 + "/login", Login(pool, check, tokens, logins, limits, server_name))
+    app.add_route(V3 + "/login", Login(pool, check, tokens, logins, strays, limits, server_name))
     app.add_route("/_matrix/static/client/login/", LoginPage())
     app.add_route(V1 + "/login/get_token", GetLoginToken(tokens, authentication, limits))
     app.add_route(V3 + "/refresh", Refresh(logins, limits))
@@ -127,7 +128,7 @@ def _add_accounts(app: Routes, services: Services) -> None:
     account = Account(pool, sessions, services.departures, authentication)
     app.add_route(V3 + "/account/whoami", account, suffix="whoami")
     app.add_route(V3 + "/account/deactivate", account, suffix="deactivate")
-    password = PasswordChange(pool, sessions, passwords, interactive, authentication, validations)
+    password = PasswordChange(pool, services.log, sessions, passwords, interactive, authentication, validations)
     app.add_route(V3 + "/account/password", password)
 
     threepids = ThirdPartyIdentifiers(pool, validations, authentication)
@@ -146,13 +147,13 @@ def _add_accounts(app: Routes, services: Services) -> None:
     app.add_route(V3 + "/delete_devices", devices, suffix="delete")
 
     directory = KeyDirectory(pool, services.log, Claims(pool))
-    app.add_route(V3 + "/keys/upload", DeviceKeys(pool, directory))
+    app.add_route(V3 + "/keys/upload", DeviceKeys(pool, services.log, directory))
     app.add_route(V3 + "/keys/claim", KeyClaims(pool, services.log, server_name))
     app.add_route(V3 + "/keys/query", KeyQuery(directory, server_name))
     cross_signing = CrossSigning(directory, authentication)
     app.add_route(V3 + "/keys/device_signing/upload", cross_signing, suffix="keys")
     app.add_route(V3 + "/keys/signatures/upload", cross_signing, suffix="signatures")
-    dehydrated = DehydratedDevices(pool, directory, settings.log.shards)
+    dehydrated = DehydratedDevices(pool, services.log, directory, settings.log.shards)
     app.add_route(UNSTABLE + "/org.matrix.msc3814.v1/dehydrated_device", dehydrated)
     app.add_route(UNSTABLE + "/org.matrix.msc3814.v1/dehydrated_device/{device_id}/events", dehydrated, suffix="events")
     to_device = ToDevice(pool, services.log, server_name)

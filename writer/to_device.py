@@ -18,7 +18,7 @@ from falcon.asgi import Request, Response
 
 from eventlog.pools import Pool
 from eventlog.queries import Queries
-from eventlog.safe_text import unsafe
+from eventlog.safe_text import safe, unsafe
 from eventlog.standing import end, stand
 from matrix.errors import MatrixError, bad_json, invalid_param, missing_param, too_large
 from matrix.identifiers import is_user_id, server_name_of
@@ -96,6 +96,24 @@ class ToDevice:
         if len(found) > MOST_RECIPIENTS or sum(size for *_, size in found) > MOST_REQUEST_BYTES:
             raise too_large(f"One request reaches at most {MOST_RECIPIENTS} devices with {MOST_REQUEST_BYTES} bytes.")
         return found
+
+
+class Strays:
+    """Messages that were on their way to a device when it was deleted; maintenance takes away those that nobody comes for."""
+
+    def __init__(self, pool: Pool, log_writer: LogWriter, shards: int) -> None:
+        self._pool = pool
+        self._log = log_writer
+        self._shards = shards
+
+    async def forget(self, user_id: str, device_id: str) -> None:
+        """Takes them away before another device takes the name: they are encrypted for the former, or none of its business."""
+        key = {"user_id": user_id, "device_id": safe(device_id)}
+        async with self._pool.connection() as connection:
+            found: dict[int, int] = dict(await (await connection.execute(SQL["strays"], key)).fetchall())
+        if found:
+            content = {"device_id": safe(device_id), "upto": [found.get(shard, 0) for shard in range(self._shards)]}
+            await self._log.append_entry(type="received", user_id=user_id, content=content)
 
 
 class Arrivals:

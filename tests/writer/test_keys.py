@@ -9,6 +9,8 @@ from api_server import Api, Client, Json, eventually, part
 
 from matrix.signatures import SigningKey, sign_json
 from readers import maintenance
+from writer.claims import Claims
+from writer.key_directory import KeyDirectory
 
 ALGORITHM = "signed_curve25519"
 
@@ -96,6 +98,36 @@ async def test_keys_go_with_their_device(api: Api) -> None:
 
     await eventually(gone)
     assert await claim(bob, alice) == {}
+
+
+async def test_whoever_asks_after_a_device_was_logged_out_does_not_find_it(api: Api) -> None:
+    alice, bob = await api.register(), await api.register()
+    for number in range(12):
+        device = await api.login(alice)
+        (await device.post("keys/upload", {"device_keys": device_keys(device, SigningKey.generate("x"))})).ok()
+        assert device.device_id in (await query(bob, alice.user_id))["device_keys"][alice.user_id]
+        (await device.post("logout" if number % 3 else "logout/all")).ok()
+        assert (await query(bob, alice.user_id))["device_keys"][alice.user_id] == {}
+
+
+async def test_keys_that_come_while_their_device_is_logged_out_go_with_it(api: Api) -> None:
+    alice = await api.register()
+    directory = KeyDirectory(api.process.pool, api.process.log, Claims(api.process.pool))
+    gone = Client(api, alice.user_id, "", "GONE")
+    # Authenticated before, written afterwards.
+    await directory.put_device(alice.user_id, "GONE", device_keys(gone, SigningKey.generate("x")))
+    (await alice.post("keys/upload", {"device_keys": device_keys(alice, SigningKey.generate("x"))})).ok()
+    assert list((await query(alice, alice.user_id))["device_keys"][alice.user_id]) == [alice.device_id]
+
+
+async def test_the_next_sync_counts_the_keys_that_were_uploaded(api: Api) -> None:
+    alice = await api.register()
+    since = (await alice.get("sync")).ok()["next_batch"]
+    for number in range(25):
+        (await alice.post("keys/upload", {"one_time_keys": one_time(1, number)})).ok()
+        body = (await alice.get(f"sync?since={part(since)}")).ok()
+        assert body["device_one_time_keys_count"] == {ALGORITHM: number + 1}
+        since = body["next_batch"]
 
 
 async def test_a_deactivated_account_leaves_no_keys(api: Api) -> None:
@@ -220,6 +252,26 @@ async def test_cross_signing_keys_without_the_master_keys_signature_are_refused(
     assert await upload(master_key=master, self_signing_key=other.key("self_signing")) == (400, "M_INVALID_SIGNATURE")
     assert await upload(master_key={**master, "user_id": "@x:y.example"}) == (400, "M_INVALID_PARAM")
     assert await upload(master_key={**master, "usage": ["self_signing"]}) == (400, "M_INVALID_PARAM")
+    assert (await query(alice, alice.user_id))["master_keys"] == {}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"ed25519:another": SigningKey.generate("x").verify_key_base64},
+        {"ed25519:short": "short"},
+        {"ed25519:no base64!": "no base64!"},
+        {"": ""},
+        {"ed25519:": ""},
+    ],
+)
+async def test_a_cross_signing_key_has_itself_as_its_name(api: Api, keys: dict[str, str]) -> None:
+    alice = await api.register()
+    master = {"user_id": alice.user_id, "usage": ["master"], "keys": keys}
+    refused = await alice.post("keys/device_signing/upload", {"master_key": master})
+    assert refused.refusal == (400, "M_INVALID_PARAM")
+    whole = {**Identity(alice.user_id).key("master"), "version": 1.5}
+    assert (await alice.post("keys/device_signing/upload", {"master_key": whole})).refusal == (400, "M_BAD_JSON")
     assert (await query(alice, alice.user_id))["master_keys"] == {}
 
 
@@ -361,7 +413,9 @@ async def test_messages_to_devices_that_are_no_more_are_taken_away_and_no_other(
 
         await eventually(none_left, 60)
     assert [event["content"]["n"] for event in await everything(bob, first)] == [0, 1, 2]
-    # A device by that name gets what is sent to it from now on.
+    # A device by that name gets what is sent to it from now on, and nothing that came too late for the former.
+    late = {"type": "m.test", "messages": {bob.user_id: {"GONE": {"n": -1}}}}
+    await api.process.log.append_entry(type="to_device", user_id=alice.user_id, content=late)
     again = await api.login(bob, device_id="GONE")
     (await alice.put("sendToDevice/m.test/again", {"messages": {bob.user_id: {"GONE": {"n": 3}}}})).ok()
     assert [event["content"]["n"] for event in await everything(again)] == [3]
@@ -487,3 +541,18 @@ async def test_a_dehydrated_device_takes_messages_until_it_is_deleted(api: Api) 
     assert (await alice.delete(DEHYDRATED)).ok() == {"device_id": "DRY"}
     assert (await alice.delete(DEHYDRATED)).refusal == (404, "M_NOT_FOUND")
     assert (await alice.get(events)).refusal == (404, "M_NOT_FOUND")
+
+
+async def test_dehydrated_devices_made_at_once_follow_one_another(api: Api) -> None:
+    alice = await api.register()
+
+    async def make(number: int) -> tuple[int, str | None]:
+        dry = Client(api, alice.user_id, "", f"DRY{number % 3}")
+        keys = device_keys(dry, SigningKey.generate("x"), dehydrated=True)
+        body = {"device_id": dry.device_id, "device_data": {"algorithm": "org.example"}, "device_keys": keys}
+        return (await alice.put(DEHYDRATED, body)).refusal
+
+    assert await asyncio.gather(*(make(number) for number in range(12))) == [(200, None)] * 12
+    left = (await alice.get(DEHYDRATED)).ok()["device_id"]
+    assert list((await query(alice, alice.user_id))["device_keys"][alice.user_id]) == [left]
+    assert {device["device_id"] for device in (await alice.get("devices")).ok()["devices"]} == {alice.device_id, left}
