@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from readers.sync.current import Current
-from readers.sync.members import HEROES, Lacking
+from readers.sync.members import Lacking, heroes_of
 from readers.sync.outputs import Output
 from readers.sync.request import Shape
 from readers.sync.rooms import Receipt, Room, Typing
@@ -244,6 +244,7 @@ def _take_members(
 ) -> bool:
     """What is told beside the timeline: counts, heroes, members lazily. False if the caches cannot know it."""
     members, timeline = recent.room.members, recent.timeline
+    changed = False
     for output in timeline:
         if output.line or output.unchecked:
             return False
@@ -252,11 +253,12 @@ def _take_members(
                 return False
             recent.joined = output.notes.get("joined", recent.joined)
             recent.invited = output.notes.get("invited", recent.invited)
-    if recent.joined is not None or recent.invited is not None:
+            changed = changed or "members" in output.notes
+    if changed:
         if members.heroes is None:
             lacking.heroes = True
         elif members.heroes_moved > position:
-            recent.heroes = [hero for hero in members.heroes if hero != user_id][:HEROES]
+            recent.heroes = heroes_of(members.heroes, user_id)
     chosen = shape.filter.room.state
     if not chosen.lazy_load_members or not timeline:
         return True

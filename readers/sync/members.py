@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from psycopg import AsyncConnection
 
@@ -27,14 +27,21 @@ HEROES: Final = 5
 ATTEMPTS: Final = 3
 
 
+class Hero(NamedTuple):
+    """One of the first members of a room. `present`: joined or invited."""
+
+    user_id: str
+    present: bool
+
+
 @dataclass(slots=True)
 class Members:
     """A room's members as far as they are at hand."""
 
     known: dict[str, tuple[int, Output] | None] = field(default_factory=dict)
     """By user, the member event and since when it stands; None for a user who has none."""
-    heroes: list[str] | None = None
-    """The first members in the order in which their events came; None when that is not known."""
+    heroes: list[Hero] | None = None
+    """The first members in the order in which their events came, those present first; None when that is not known."""
     heroes_moved: int = 0
     """Position at which the heroes last changed, as far as that was seen."""
     moved: int = 0
@@ -44,12 +51,12 @@ class Members:
     def change(self, position: int, members: Iterable[tuple[str, str, str | None]]) -> None:
         """Members changed at a position: (user, new, old or None), memberships as letters."""
         self.moved = position
-        for user_id, new, old in members:
+        for user_id, new, _ in members:
             self.known.pop(user_id, None)
             if self.heroes is None:
                 continue
-            present, was = new in "ji", old is not None and old in "ji"
-            if user_id in self.heroes or (len(self.heroes) <= HEROES and (present or was)):
+            full = len(self.heroes) > HEROES and (new not in "ji" or self.heroes[-1].present)
+            if not full or any(hero.user_id == user_id for hero in self.heroes):
                 self.heroes, self.heroes_moved = None, position
 
     def forget(self, position: int) -> None:
@@ -104,14 +111,14 @@ async def _read(
         for i, _, _, valid_from, entry in rows:
             if entry in outputs:
                 found[users[i - 1]] = (valid_from, outputs[entry])
-    first: list[str] = []
+    first: list[Hero] = []
     if heroes:
         rows = await (
             await connection.execute(
                 SQL["heroes"], {"rooms": [nid], "at": [position], "user_id": "", "most": HEROES + 1}
             )
         ).fetchall()
-        first = [row[1] for row in rows]
+        first = [Hero(user_id, present) for _, user_id, present in rows]
     if members.moved > position:
         return
     if len(members.known) + len(found) > MOST_MEMBERS:
@@ -120,3 +127,9 @@ async def _read(
     if heroes:
         # Who they were before is not known: whoever has not seen the last change is told.
         members.heroes, members.heroes_moved = first, members.moved
+
+
+def heroes_of(first: Iterable[Hero], user_id: str) -> list[str]:
+    """The heroes for a user, of a room's first members: those present, and only if nobody else is, those who are not."""
+    others = [hero for hero in first if hero.user_id != user_id]
+    return [hero.user_id for hero in others if hero.present == others[0].present][:HEROES]

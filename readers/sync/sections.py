@@ -74,7 +74,7 @@ class Renderer:
         timeline = recent.timeline
         if not timeline:
             return [self._history([], False, recent.room.last, []), *rest] if rest else []
-        if recent.joined is not None or recent.invited is not None:
+        if recent.joined is not None or recent.invited is not None or recent.heroes is not None:
             rest.append(response.summary(recent.joined, recent.invited, recent.heroes))
         user_id, device_id, ignored = self._user.user_id, self._device_id, self._user.ignored
         own = any(output.txn_id is not None and output.transaction_of(user_id, device_id) for output in timeline)

@@ -214,8 +214,8 @@ from unnest(%(rooms)s::bigint[], %(at)s::bigint[]) with ordinality as r (room, a
 join roomserver.heads h on h.room = r.room
 
 -- heroes --
--- The first members of rooms after a position, the user aside: those joined or invited, else those who left.
-select r.i::int, m.state_key
+-- The first members of rooms after a position, the user aside, and whether they are joined or invited: those who are come first.
+select r.i::int, m.state_key, m.present
 from unnest(%(rooms)s::bigint[], %(at)s::bigint[]) with ordinality as r (room, at, i)
 cross join lateral (
     select s.state_key, s.membership in ('j', 'i') as present, s.valid_from

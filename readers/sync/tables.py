@@ -22,7 +22,7 @@ from readers.rendering import MEMBERSHIPS
 from readers.rooms.access import Span, open_spans
 from readers.sync.events import Events
 from readers.sync.feed import SQL
-from readers.sync.members import HEROES
+from readers.sync.members import HEROES, Hero, heroes_of
 from readers.sync.outputs import Output
 from readers.sync.request import Shape
 from readers.sync.rooms import Receipt, Rooms
@@ -262,12 +262,11 @@ class Tables:
         rooms, at = [view.ask.nid for view in asked], [view.ask.upto for view in asked]
         for i, joined, invited in await self._query("summaries", rooms=rooms, at=at):
             asked[i - 1].joined, asked[i - 1].invited = joined, invited
-        for view in asked:
-            view.heroes = []
-        for i, user_id in await self._query("heroes", rooms=rooms, at=at, user_id=self._user.user_id, most=HEROES):
-            heroes = asked[i - 1].heroes
-            assert heroes is not None
-            heroes.append(user_id)
+        first: list[list[Hero]] = [[] for _ in asked]
+        for i, *hero in await self._query("heroes", rooms=rooms, at=at, user_id=self._user.user_id, most=HEROES):
+            first[i - 1].append(Hero(*hero))
+        for view, of_room in zip(asked, first, strict=True):
+            view.heroes = heroes_of(of_room, self._user.user_id)
 
     async def _read_states(self, views: list[RoomView]) -> None:
         chosen = self._shape.filter.room.state
@@ -372,7 +371,7 @@ def _needs_history(ask: RoomAsk, newest_first: list[Output]) -> bool:
 
 
 def _changes_members(view: RoomView) -> bool:
-    return view.limited or any("joined" in output.notes or "invited" in output.notes for output, _ in view.timeline)
+    return view.limited or any("members" in output.notes for output, _ in view.timeline)
 
 
 def _sql_filter(chosen: RoomEventFilter) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def known(client: Client, neighbours: set[str]) -> dict[str, Any]:
             "account data": model.account_data,
             "receipts": model.receipts,
             "unread": (model.unread, model.unread_threads),
-            "members": model.summary["m.joined_member_count"],
+            "summary": model.summary,
             "typing": sorted(model.typing),
         }
         for room_id, model in client.rooms.items()

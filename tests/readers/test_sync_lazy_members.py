@@ -173,7 +173,7 @@ async def test_a_changed_profile_is_told_as_it_was_before_the_timeline(here: Wor
     await here.say(room, speaker, "3")
     await caught_up(here.sync)
     await fresh.sync()
-    (told,) = [event for event in fresh.room(room)["state"]["events"] if event["type"] == "m.room.member"]
+    (told,) = [event for event in fresh.room(room)["state"]["events"] if event["state_key"] == speaker]
     assert told["event_id"] == old
     assert fresh.rooms[room].state["m.room.member", speaker] == new
 
@@ -198,3 +198,35 @@ async def test_heroes_are_told_anew_when_they_change_and_not_otherwise(here: Wor
         "m.joined_member_count": 9,
         "m.invited_member_count": 0,
     }
+
+
+async def test_who_left_is_a_hero_only_where_nobody_else_is_left(here: World) -> None:
+    room = await here.room(ALICE)
+    await here.join(room, BOB, CAROL, DAVE)
+    client = Client(here.sync, ALICE)
+    await client.settle()
+
+    async def heroes() -> list[str]:
+        await client.settle()
+        fresh = Client(here.sync, ALICE, "FRESH")
+        await fresh.settle()
+        assert client.rooms[room].summary == fresh.rooms[room].summary
+        told: list[str] = fresh.rooms[room].summary["m.heroes"]
+        return told
+
+    assert await heroes() == [BOB, CAROL, DAVE]
+    await here.member(room, CAROL, CAROL, "leave")
+    assert await heroes() == [BOB, DAVE]
+    # Nobody comes or goes, but another one is now the first.
+    await here.member(room, BOB, BOB, "join", displayname="Bob")
+    assert await heroes() == [DAVE, BOB]
+    crowd = [user(f"u{n}") for n in range(7)]
+    await here.join(room, *crowd)
+    for gone in (DAVE, BOB, *crowd):
+        await here.member(room, gone, gone, "leave")
+    assert await heroes() == [CAROL, DAVE, BOB, *crowd[:2]]
+    await here.member(room, ALICE, CAROL, "ban")
+    assert await heroes() == [DAVE, BOB, *crowd[:3]]
+    last = crowd[-1]
+    await here.join(room, last)
+    assert await heroes() == [last]
