@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -44,6 +45,14 @@ class Push:
         """What the application set: url, format, and what else it wants to get back."""
         settings: Json = orjson.loads(self.data)
         return settings
+
+    @property
+    def host(self) -> str:
+        """The host of the gateway, empty for a URL that is none."""
+        try:
+            return urlsplit(str(self.settings.get("url"))).hostname or ""
+        except ValueError:
+            return ""
 
     @property
     def is_void(self) -> bool:

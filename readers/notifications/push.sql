@@ -37,11 +37,11 @@ on conflict do nothing
 select pg_try_advisory_lock(1466004582)
 
 -- due --
--- The first that is due of each pusher, with the event and what people call its room and sender.
+-- The first that is due of each pusher but those that are busy, with the event and what people call its room and sender.
 with due as (
     select distinct on (q.pusher) q.pusher, q.entry, q.room, q.actions, q.attempts
     from notifications.pushes q
-    where q.sent_at is null and q.due_at <= now()
+    where q.sent_at is null and q.due_at <= now() and not q.pusher = any(%(busy)s::bigint[])
     order by q.pusher, q.entry
     limit %(most)s
 )

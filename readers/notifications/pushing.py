@@ -1,13 +1,15 @@
 """Telling push gateways what notifies their users.
 
 Invariant: a push is told at least once within a day and, but for a kill between the gateway's answer and its note, once; of one
-pusher one at a time, in order. A gateway that fails is left alone for a growing while; connections go where the guard lets them.
+pusher one at a time, in order. A gateway that fails is left alone for a growing while, and one that does not answer keeps nobody
+waiting but its own; connections go where the guard lets them.
 Source: push gateway API; client-server API, "Push notifications".
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from typing import Any, Final
@@ -31,8 +33,9 @@ SQL: Final = Queries("readers.notifications", "push.sql")
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS: Final = 0.3
-AT_ONCE: Final = 20
-"""Gateways asked at once."""
+AT_ONCE: Final = 40
+"""Pushes on their way at once, and of those the ones to gateways of one host."""
+AT_ONCE_TO_A_HOST: Final = 5
 MOST_SECONDS: Final = 15.0
 """A gateway has so long to answer."""
 MOST_ANSWER_BYTES: Final = 65_536
@@ -78,6 +81,11 @@ class Pushing:
     def __init__(self, dsn: str, guard: Guard) -> None:
         self._dsn = dsn
         self._guard = guard
+        self._under_way: dict[int, asyncio.Task[None]] = {}
+        self._asked: dict[str, int] = {}
+        # By host, pushers for which it has to be done with others first.
+        self._held: dict[str, set[int]] = {}
+        self._done = asyncio.Event()
 
     async def run(self) -> None:
         """Works until cancelled. Raises what does not pass by itself, and what has not passed within its budget."""
@@ -104,41 +112,87 @@ class Pushing:
             ) as connection,
             Gateways(self._guard) as gateways,
         ):
-            ours, swept = False, 0.0
-            while True:
+            try:
+                await self._work(connection, gateways)
+            finally:
+                tasks = list(self._under_way.values())
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                self._under_way.clear()
+
+    async def _work(self, connection: AsyncConnection, gateways: Gateways) -> None:
+        ours, swept = False, 0.0
+        while True:
+            if not ours:
+                row = await (await connection.execute(SQL["lock"])).fetchone()
+                ours = row is not None and bool(row[0])
                 if not ours:
-                    row = await (await connection.execute(SQL["lock"])).fetchone()
-                    ours = row is not None and bool(row[0])
-                    if not ours:
-                        await asyncio.sleep(LOOK_SECONDS)
-                        continue
-                if time.monotonic() - swept > SWEEP_SECONDS:
-                    swept = time.monotonic()
-                    await connection.execute(SQL["sweep"], {"most": MOST_WAITING})
-                if not await self.round(connection, gateways):
-                    # Whoever enqueues tells nobody: what is pushed may be so late.
                     await asyncio.sleep(LOOK_SECONDS)
+                    continue
+            if time.monotonic() - swept > SWEEP_SECONDS:
+                swept = time.monotonic()
+                await connection.execute(SQL["sweep"], {"most": MOST_WAITING})
+            self._done.clear()
+            self._reap()
+            if not await self._begin(connection, gateways):
+                # Whoever enqueues tells nobody: what is pushed may be so late.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._done.wait()
 
     async def round(self, connection: AsyncConnection, gateways: Gateways) -> int:
-        """Sends the first that is due of each pusher; returns how many there were."""
-        rows = await (await connection.execute(SQL["due"], {"most": AT_ONCE})).fetchall()
-        pushes = [Push(*row) for row in rows]
-        unread = {user_id: await _unread(connection, user_id) for user_id in {push.user_id for push in pushes}}
-        outcomes = await asyncio.gather(*(self._tell(gateways, push, unread[push.user_id]) for push in pushes))
-        for push, outcome in zip(pushes, outcomes, strict=True):
-            place = {"pusher": push.pusher, "entry": push.entry}
+        """Sends the first that is due of each pusher, and waits for all gateways; returns how many there were."""
+        found = await self._begin(connection, gateways)
+        await asyncio.gather(*self._under_way.values())
+        self._reap()
+        return found
+
+    async def _begin(self, connection: AsyncConnection, gateways: Gateways) -> int:
+        """Begins to send the first that is due of each pusher that is not being told already; returns how many were looked at."""
+        most = AT_ONCE - len(self._under_way)
+        if most <= 0:
+            return 0
+        busy = [*self._under_way, *(pusher for held in self._held.values() for pusher in held)]
+        rows = await (await connection.execute(SQL["due"], {"most": most, "busy": busy})).fetchall()
+        for push in (Push(*row) for row in rows):
+            host = push.host
+            if self._asked.get(host, 0) >= AT_ONCE_TO_A_HOST:
+                self._held.setdefault(host, set()).add(push.pusher)
+                continue
+            self._asked[host] = self._asked.get(host, 0) + 1
+            self._under_way[push.pusher] = asyncio.create_task(self._send(connection, gateways, push), name="push")
+        return len(rows)
+
+    def _reap(self) -> None:
+        """Lets go of what is done; raises what a push has failed with otherwise than by its gateway."""
+        for pusher, task in list(self._under_way.items()):
+            if task.done():
+                del self._under_way[pusher]
+                task.result()
+
+    async def _send(self, connection: AsyncConnection, gateways: Gateways, push: Push) -> None:
+        """Tells one gateway, and notes what came of it."""
+        place = {"pusher": push.pusher, "entry": push.entry}
+        try:
+            outcome = await self._tell(gateways, push, await _unread(connection, push.user_id))
             if isinstance(outcome, list):
                 await connection.execute(SQL["sent"], place)
                 if outcome:
                     _PUSHES.add("rejected")
                     rejected = {"app_id": push.app_id, "pushkeys": [safe(key) for key in outcome]}
                     await connection.execute(SQL["rejected"], rejected)
-                continue
+                return
             _PUSHES.add("failed")
             seconds = min(FIRST_PAUSE * 2.0**push.attempts, MOST_PAUSE) * random.uniform(0.7, 1.0)
             log.info("a push gateway did not take a push", pusher=push.pusher, why=outcome, again_in=round(seconds, 1))
             await connection.execute(SQL["failed"], {**place, "seconds": seconds})
-        return len(pushes)
+        finally:
+            left = self._asked.pop(push.host) - 1
+            if left:
+                self._asked[push.host] = left
+            self._held.pop(push.host, None)
+            self._done.set()
 
     async def _tell(self, gateways: Gateways, push: Push, unread: int) -> list[str] | str:
         """The push keys that the gateway rejects, or why it did not take the push."""

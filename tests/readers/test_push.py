@@ -17,7 +17,7 @@ from psycopg import AsyncConnection
 from sync_world import user
 
 from eventlog.outgoing import Guard
-from readers.notifications.pushing import SQL, Gateways, Pushing
+from readers.notifications.pushing import AT_ONCE, SQL, Gateways, Pushing
 
 pytestmark = pytest.mark.postgres
 
@@ -33,11 +33,16 @@ class Gateway:
         self.status = 200
         self.answer: Any = {"rejected": []}
         self.url = ""
+        self.told = asyncio.Semaphore(0)
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def notify(self, request: web.Request) -> web.StreamResponse:
+        await self.answers.wait()
         if self.status != 200:
             return web.Response(status=self.status, headers={"location": "http://127.0.0.1:1/"})
         self.taken.append((await request.json())["notification"])
+        self.told.release()
         response = web.StreamResponse()
         await response.prepare(request)
         # In parts, as large answers come and those of servers that begin before they know the end.
@@ -48,16 +53,16 @@ class Gateway:
 
 
 @contextlib.asynccontextmanager
-async def gateway() -> AsyncIterator[Gateway]:
+async def gateway(host: str = "127.0.0.1") -> AsyncIterator[Gateway]:
     one = Gateway()
     app = web.Application()
     app.router.add_post("/_matrix/push/v1/notify", one.notify)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, host, 0)
     await site.start()
     assert site._server is not None
-    one.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/_matrix/push/v1/notify"  # type: ignore[attr-defined]
+    one.url = f"http://{host}:{site._server.sockets[0].getsockname()[1]}/_matrix/push/v1/notify"  # type: ignore[attr-defined]
     try:
         yield one
     finally:
@@ -180,6 +185,30 @@ async def test_what_comes_while_a_gateway_is_left_alone_waits_its_turn(here: Pro
             connection.execute("update notifications.pushes set due_at = now()")
         await push(here)
         assert [told["content"]["body"] for told in one.taken] == ["0", "1", "2"]
+
+
+async def test_a_gateway_that_does_not_answer_keeps_nobody_waiting_but_its_own(here: ProjectedWorld) -> None:
+    async with gateway("127.0.0.2") as silent, gateway() as one:
+        silent.answers.clear()
+        room = await here.world.room(ALICE)
+        await here.world.join(room, BOB)
+        # Before the other in the order in which they are looked at.
+        for number in range(AT_ONCE + 1):
+            set_pusher(here, BOB, silent.url, f"silent {number}")
+        set_pusher(here, BOB, one.url)
+        pushing = asyncio.create_task(Pushing(dsn_of(here.world), LOCAL).run())
+        try:
+            for body in ("0", "1"):
+                await here.world.say(room, ALICE, body)
+            await here.settle()
+            async with asyncio.timeout(60):
+                for _ in range(2):
+                    await one.told.acquire()
+            assert [told["content"]["body"] for told in one.taken] == ["0", "1"] and silent.taken == []
+        finally:
+            silent.answers.set()
+            pushing.cancel()
+            await asyncio.gather(pushing, return_exceptions=True)
 
 
 async def test_a_rejected_push_key_is_given_up_and_what_was_redacted_is_not_told(here: ProjectedWorld) -> None:
