@@ -108,6 +108,11 @@ BY_CLASS: Final[Mapping[str, Fault]] = {
     "XX": Fault(_S, "The server reports corruption or a fault of its own: see its log before anything else."),
 }
 
+# What no entry is the cause of, whichever it met: connections, privileges, missing or changed objects, read-only servers, locks,
+# disks, damaged files. By class, and singly where the rest of a class may be an entry's own.
+_NOT_OF_ENTRIES: Final = frozenset(("08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58"))
+_DAMAGED: Final = frozenset(("XX001", "XX002"))
+
 # Also what a wrong password or a missing database look like: libpq does not hand on why a connection was refused.
 _LOST_CONNECTION: Final = Fault(
     _R, "The connection was lost or refused: see that the server runs, the network reaches it and the DSN is right."
@@ -129,3 +134,11 @@ def judge(error: BaseException) -> Fault:
         case psycopg.DataError():
             return BY_CLASS["22"]
     return _UNKNOWN
+
+
+def is_of_the_database(error: BaseException) -> bool:
+    """Whether an error is the database's, so that it meets every entry alike: none is to be set aside for it."""
+    match error:
+        case psycopg.Error() if error.sqlstate:
+            return error.sqlstate[:2] in _NOT_OF_ENTRIES or error.sqlstate in _DAMAGED
+    return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))

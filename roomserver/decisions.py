@@ -1,7 +1,8 @@
 """Deciding: batches of entries in order, each committed with its position, failures singled out.
 
 Invariant: batches and the outcomes of resolutions carried out aside take turns; between turns memory says what the tables say.
-Whatever fails in a turn is forgotten and read again, and an entry that fails three times is set aside.
+Whatever fails in a turn is forgotten and read again, and an entry that fails three times is set aside. What is the database's
+failure (`faults.is_of_the_database`) is no entry's: it ends the session, and is counted against none.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import psycopg
 import structlog
 from psycopg import AsyncConnection
 
+from eventlog.faults import is_of_the_database
 from eventlog.pgoutput import Message
 from eventlog.statement import Statement
 from roomserver.deferrals import Deferrals
 from roomserver.effects import Effects
 from roomserver.entries import Entry
 from roomserver.forks import Fork, resolve_here
-from roomserver.judge import MissingEvents, OffMainLine, judge_event
+from roomserver.judge import NO_ROOM, MissingEvents, OffMainLine, judge_event
 from roomserver.metrics import Metrics
 from roomserver.resolving import ProcessResolver
 from roomserver.rooms import Rooms
@@ -74,6 +76,10 @@ class Decisions:
         self._resolutions: set[asyncio.Task[None]] = set()
         # Transactions that the entries under way came with, until a commit has found them visible.
         self._xids: Sequence[int] = ()
+        # Entries with a row in roomserver.attempts or roomserver.deferred, which goes with their verdict.
+        self._noted: set[int] = set()
+        # Those whose last attempt was broken off by a failure of the database.
+        self._excused: set[int] = set()
         self._commit_statement: Statement | None = None
 
     def live(self) -> AsyncConnection:
@@ -84,8 +90,18 @@ class Decisions:
     async def begin(self, connection: AsyncConnection, position: int) -> None:
         """A session begins: everything remembered is read again."""
         self.connection, self.position, self._xids = connection, position, ()
-        self.rooms.clear()
-        await self.deferrals.load(connection)
+        await self._read_again()
+
+    async def settle(self) -> None:
+        """Judges what waited and is ready: the process that released it ended before it was judged."""
+        async with self._busy:
+            await self._settle()
+
+    async def _settle(self) -> None:
+        while ready := self.deferrals.take_ready():
+            # What failed has had everything read again, also what is in hand.
+            for entry in await self.unjudged(ready):
+                await self._singly(entry)
 
     def resume(self) -> None:
         """Begins again the resolutions that rooms stand still for."""
@@ -127,11 +143,14 @@ class Decisions:
         with self.metrics.batch(len(entries)):
             try:
                 await self._judge(entries, end_lsn, typing)
-            except (psycopg.OperationalError, psycopg.InterfaceError, OwnershipLost):
+            except OwnershipLost:
                 raise
-            except Exception:
+            except Exception as error:
+                if is_of_the_database(error):
+                    raise
                 log.exception("a batch failed: trying its entries singly", shard=self.shard, entries=len(entries))
                 await self._forget()
+                await self._settle()
                 for entry in await self.unjudged(list(entries)):
                     await self._singly(entry)
 
@@ -143,32 +162,41 @@ class Decisions:
 
     async def _forget(self) -> None:
         """Drops everything remembered and reads the position again."""
-        self.rooms.clear()
         row = await (await self.live().execute(SQL["position"], {"shard": self.shard})).fetchone()
         assert row is not None
         self.position = row[0]
+        await self._read_again()
+
+    async def _read_again(self) -> None:
+        self.rooms.clear()
         await self.deferrals.load(self.live())
+        cursor = await self.live().execute(SQL["noted"], {"shard": self.shard})
+        self._noted = {row[0] for row in await cursor.fetchall()}
 
     async def _singly(self, entry: Entry) -> None:
         """One entry alone, its attempts counted before they are made."""
         while True:
             connection = self.live()
-            row = await (await connection.execute(SQL["attempt"], {"entry": entry.id})).fetchone()
+            one = 0 if entry.id in self._excused else 1
+            row = await (await connection.execute(SQL["attempt"], {"entry": entry.id, "one": one})).fetchone()
             assert row is not None
             attempts, last_error = row
+            self._noted.add(entry.id)
+            self._excused.discard(entry.id)
             if attempts > MAX_ATTEMPTS:
                 await self._quarantine(entry, attempts - 1, last_error or "the process died while it was judged")
                 return
             try:
-                await self._judge([entry], None, finish=True)
+                await self._judge([entry], None)
                 return
-            except (psycopg.OperationalError, psycopg.InterfaceError, OwnershipLost):
+            except OwnershipLost:
                 raise
             except Exception as error:
+                if is_of_the_database(error):
+                    self._excused.add(entry.id)
+                    raise
                 log.exception("an entry failed", entry=entry.id, event_id=entry.event_id, attempt=attempts)
-                await self.live().execute(
-                    SQL["failed"], {"entry": entry.id, "error": f"{type(error).__name__}: {error}"[:2000]}
-                )
+                await self.live().execute(SQL["failed"], {"entry": entry.id, "error": _described(error)})
                 await self._forget()
 
     async def _quarantine(self, entry: Entry, attempts: int, error: str) -> None:
@@ -195,9 +223,7 @@ class Decisions:
                 await self.live().execute("select roomserver.break_chain_v1(%s, %s)", [entry.room_id, entry.seq])
                 self.rooms.forget(entry.room_id)
 
-    async def _judge(
-        self, entries: Sequence[Entry], end_lsn: int | None, typing: Sequence[Message] = (), *, finish: bool = False
-    ) -> None:
+    async def _judge(self, entries: Sequence[Entry], end_lsn: int | None, typing: Sequence[Message] = ()) -> None:
         queue = deque(entries)
         while queue:
             chunk = list(queue)
@@ -206,18 +232,17 @@ class Decisions:
             effects = Effects(self.position)
             verdicts: Counter[str] = Counter()
             for index, item in enumerate(items):
-                if finish:
-                    effects.finished.append(item.entry.id)
                 try:
                     if item.entry.kind == "u":
                         verdict = judge_user_entry(item, self.store, effects)
                     elif item.entry.room_id is not None and self.deferrals.blocks(item.entry.room_id):
+                        self._noted.add(item.entry.id)
                         self.deferrals.block(item.entry, effects)
                         continue
                     else:
                         verdict = judge_event(item, self.store, effects)
                 except MissingEvents as missing:
-                    self.deferrals.defer(item.entry, missing.event_ids, effects)
+                    self._defer(item.entry, missing.event_ids, effects)
                     continue
                 except OffMainLine:
                     if item.room is not None and item.room.joined > self.large_room:
@@ -230,7 +255,7 @@ class Decisions:
                     queue.extend(chunk[index + 1 :])
                     break
                 verdicts[verdict] += 1
-                queue.extend(self.deferrals.released(item.entry.event_id, effects))
+                queue.extend(self._judged(item.entry, effects))
             await self._commit(effects, None if queue else end_lsn)
             for verdict, count in verdicts.items():
                 self.metrics.verdict(verdict, count)
@@ -249,13 +274,29 @@ class Decisions:
             fork = Fork(connection, self.store, item, resolve_here)
             await fork.gather()
             self.metrics.verdict(fork.apply(effects))
+            waiting = self._judged(entry, effects)
         except MissingEvents as missing:
-            self.deferrals.defer(entry, missing.event_ids, effects)
+            self._defer(entry, missing.event_ids, effects)
+            waiting = []
         finally:
             self.rooms.forget(entry.room_id)
-        await self._go_on(entry, self.deferrals.released(entry.event_id, effects), effects)
+        await self._go_on(waiting, effects)
 
-    async def _go_on(self, entry: Entry, waiting: Sequence[Entry], effects: Effects) -> None:
+    def _judged(self, entry: Entry, effects: Effects) -> list[Entry]:
+        """An entry has a verdict: what was noted of it goes, and what waited for it is returned, to be judged next."""
+        if entry.id in self._noted:
+            effects.finished.append(entry.id)
+        released = self.deferrals.released(entry.event_id)
+        if entry.type == "m.room.create":
+            released += self.deferrals.released(f"{NO_ROOM}{entry.room_id}")
+        return released
+
+    def _defer(self, entry: Entry, missing: list[str], effects: Effects) -> None:
+        self._noted.add(entry.id)
+        if not self.deferrals.defer(entry, missing, effects):
+            effects.finished.append(entry.id)
+
+    async def _go_on(self, waiting: Sequence[Entry], effects: Effects) -> None:
         """Commits what was decided on an entry, then judges what waited for it."""
         await self._commit(effects, None)
         if waiting:
@@ -263,6 +304,7 @@ class Decisions:
 
     def _resolve_aside(self, entry: Entry, effects: Effects) -> None:
         """A large room's resolution is carried out in another process; the room stands still, the others do not."""
+        self._noted.add(entry.id)
         self.deferrals.block(entry, effects)
         self._start_resolution(entry)
 
@@ -278,29 +320,61 @@ class Decisions:
             self._failed(error)
 
     async def _resolution(self, entry: Entry) -> None:
+        async with self._busy:
+            # What was decided before the entry in its batch is committed now, or all of the batch is forgotten.
+            if not self.deferrals.stands_for(entry):
+                return
+        try:
+            async with self._resolving, await self._connect() as connection:
+                (item,) = await Store(Rooms()).prepare(connection, [entry])
+                fork = Fork(connection, self.store, item, self._resolver)
+                missing: list[str] = []
+                try:
+                    await fork.gather()
+                except MissingEvents as error:
+                    missing = error.event_ids
+            async with self._busy:
+                if self.deferrals.stands_for(entry):
+                    await self._resolved(entry, fork, missing)
+        except OwnershipLost:
+            raise
+        except Exception as error:
+            if is_of_the_database(error):
+                raise
+            await self._not_resolved(entry, error)
+
+    async def _resolved(self, entry: Entry, fork: Fork, missing: list[str]) -> None:
+        assert entry.room_id is not None
+        effects = Effects(self.position)
+        waiting = self.deferrals.unblock(entry.room_id)
+        self.rooms.forget(entry.room_id)
+        if missing:
+            self._defer(entry, missing, effects)
+        else:
+            self.metrics.verdict(fork.apply(effects))
+            waiting = [*self._judged(entry, effects), *waiting]
+        await self._go_on(waiting, effects)
+
+    async def _not_resolved(self, entry: Entry, error: Exception) -> None:
+        """A resolution failed: it is tried again, or the entry set aside and the room let go on."""
         assert entry.room_id is not None
         async with self._busy:
-            # What was decided before the entry in its batch is committed now.
-            pass
-        async with self._resolving, await self._connect() as connection:
-            (item,) = await Store(Rooms()).prepare(connection, [entry])
-            fork = Fork(connection, self.store, item, self._resolver)
-            missing: list[str] = []
-            try:
-                await fork.gather()
-            except MissingEvents as error:
-                missing = error.event_ids
-        async with self._busy:
-            effects = Effects(self.position)
-            waiting = self.deferrals.unblock(entry.room_id, effects)
-            self.rooms.forget(entry.room_id)
-            if missing:
-                effects.finished.remove(entry.id)
-                self.deferrals.defer(entry, missing, effects)
-            else:
-                self.metrics.verdict(fork.apply(effects))
-                waiting = [*self.deferrals.released(entry.event_id, effects), *waiting]
-            await self._go_on(entry, waiting, effects)
+            await self._forget()
+            await self._settle()
+            if not self.deferrals.stands_for(entry):
+                log.exception("what follows a resolution failed: it was tried singly", entry=entry.id)
+                return
+            row = await (await self.live().execute(SQL["attempt"], {"entry": entry.id, "one": 1})).fetchone()
+            assert row is not None
+            log.exception("a resolution failed", entry=entry.id, event_id=entry.event_id, attempt=row[0])
+            if row[0] < MAX_ATTEMPTS:
+                await self.live().execute(SQL["failed"], {"entry": entry.id, "error": _described(error)})
+                self._start_resolution(entry)
+                return
+            waiting = self.deferrals.unblock(entry.room_id)
+            await self._quarantine(entry, row[0], _described(error))
+            if waiting:
+                await self._process_alone(waiting, None, ())
 
     async def _commit(self, effects: Effects, end_lsn: int | None) -> None:
         if not effects:
@@ -317,6 +391,7 @@ class Decisions:
         except psycopg.errors.ObjectInUse as error:
             raise OwnershipLost(str(error)) from error
         self._xids = ()
+        self._noted.difference_update(effects.finished)
         self.position = effects.position
         for room in effects.touched.values():
             room.is_new = False
@@ -343,6 +418,10 @@ async def _undisturbed(commit: Coroutine[Any, Any, bool]) -> bool:
         if running.done() and not running.cancelled():
             running.exception()
         raise
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:2000]
 
 
 def lsn_text(lsn: int) -> str:

@@ -20,6 +20,8 @@ from roomserver.store import CREATE, Item, Store
 # More than this of a replaced state event's content is not repeated in the annotation.
 MOST_PREV_CONTENT = 16_384
 
+# What an event of a room waits for that is not known, with the room's id.
+NO_ROOM = "the create event of "
 BROKEN = ("r", "s", "t", "q")
 
 
@@ -45,7 +47,7 @@ def judge_event(item: Item, store: Store, effects: Effects) -> str:
             return _begin_room(item, event, store, effects)
         if entry.local:
             return _refuse(effects, item, None, "t", "The room's create event was not accepted.")
-        raise MissingEvents([f"the create event of {entry.room_id}"])
+        raise MissingEvents([NO_ROOM + entry.room_id])
     known = room.known
     missing = [event_id for event_id in event.prev_events if event_id not in known]
     if missing:

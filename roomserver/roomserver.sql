@@ -128,19 +128,37 @@ limit %(most)s
 select entry from eventlog.outputs where entry = any (%(entries)s)
 
 -- deferred --
--- What was passed over.
-select d.entry, d.room_id, d.reason, d.missing, e.kind, e.local, e.seq, e.event_id, e.type, e.state_key, e.sender, e.json
+-- What was passed over, in order, and which of the events that it waits for are still missing.
+select d.reason,
+       array(
+           select m.event_id
+           from unnest(d.missing) as m (event_id)
+           where case
+               when m.event_id = %(create)s || d.room_id then not exists (select from roomserver.rooms n where n.room_id = d.room_id)
+               else not exists (
+                   select from eventlog.event_keys i
+                   join eventlog.outputs o on o.entry = i.id
+                   where i.key = eventlog.event_key(m.event_id) and o.verdict not in ('t', 'q'))
+           end
+       ),
+       e.id, e.kind, e.local, e.seq, e.event_id, e.room_id, e.type, e.state_key, e.sender, e.json
 from roomserver.deferred d
 join eventlog.events e on e.id = d.entry
 where d.shard = %(shard)s
-order by d.entry
+order by d.reason <> 'resolution', d.entry
 
 -- attempt --
--- Counts an attempt before it is made.
+-- Counts an attempt before it is made, unless it is one over again that was broken off.
 insert into roomserver.attempts as a (entry, attempts, last_error)
 values (%(entry)s, 1, '')
-on conflict (entry) do update set attempts = a.attempts + 1, tried_at = now()
+on conflict (entry) do update set attempts = a.attempts + %(one)s, tried_at = now()
 returning attempts, last_error
+
+-- noted --
+-- Entries that were passed over, or tried and not finished.
+select d.entry from roomserver.deferred d where d.shard = %(shard)s
+union
+select a.entry from roomserver.attempts a
 
 -- failed --
 -- Notes what an attempt failed with.

@@ -18,7 +18,7 @@ from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
 
 from eventlog import history
-from eventlog.faults import Retries
+from eventlog.faults import Policy, Retries, is_of_the_database, judge
 from eventlog.history import Restored, Standing
 from eventlog.key_file import read_key
 from eventlog.leftover_slots import drop_leftovers
@@ -48,6 +48,8 @@ CHUNK = 500
 # between them: a failover is noticed as soon as it has happened.
 MAX_FAILURES = 120
 MOST_PAUSE = 0.5
+# Between looks whether somebody has mended what keeps it from working.
+STOPPED_PAUSE = 2.0
 # How often a position without output is stored, so that an idle server's slot moves.
 IDLE_SECONDS = 10.0
 # How often the data directory is told how far the shard is.
@@ -85,10 +87,20 @@ class RoomServer:
             before = self.decisions.position
             try:
                 await self._session()
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            except psycopg.Error as error:
+                if not is_of_the_database(error):
+                    raise
                 failures = 1 if self.decisions.position > before else failures + 1
                 if failures > MAX_FAILURES:
                     raise
+                fault = judge(error)
+                if fault.policy is Policy.STOP:
+                    # Every entry would meet it: none is judged, nor set aside, until somebody has mended it.
+                    log.error(
+                        "the room server cannot work", shard=self.shard, error=str(error).strip(), remedy=fault.remedy
+                    )
+                    await asyncio.sleep(STOPPED_PAUSE)
+                    continue
                 log.warning("room server lost its connection", shard=self.shard, error=str(error).strip())
                 await asyncio.sleep(min(0.05 * 2 ** min(failures, 10), MOST_PAUSE))
 
@@ -99,6 +111,7 @@ class RoomServer:
             clean, moved_at = await self._take(connection)
             remembering = stand(self._remember, "remember")
             try:
+                await self.decisions.settle()
                 if not clean and not self._begun:
                     log.warning("the last room server did not stop in order: trying entries singly", shard=self.shard)
                     await self._catch_up(connection, moved_at, singly=True)
@@ -366,6 +379,7 @@ async def catch_up(settings: Settings, shard: int) -> int:
             await server._wait_for_lock(connection)
             _, moved_at = await server._take(connection)
             try:
+                await server.decisions.settle()
                 await server._catch_up(connection, moved_at)
             finally:
                 await server.decisions.end()

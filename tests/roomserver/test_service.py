@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from local_rooms import Talk, talk
 from running_roomserver import judged, receive, running, settings_for
+from structlog.testing import capture_logs
 
 from matrix.errors import MatrixError
 from matrix.events import Event
@@ -189,6 +190,31 @@ async def test_a_broken_entry_is_quarantined_after_three_attempts_and_its_room_g
         (3, "RuntimeError: cannot digest this")
     ]
     assert rows(provisioned, "select count(*) from roomserver.attempts") == [(0,)]
+    assert_dense_and_once(provisioned)
+
+
+async def test_what_ails_the_database_is_no_entrys_fault_and_is_overcome_once_it_is_mended(
+    provisioned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("roomserver.service.STOPPED_PAUSE", 0.05)
+    settings = settings_for(provisioned, tmp_path)
+    async with talk(settings) as t:
+        async with running(settings):
+            room = await t.room()
+        sending = [asyncio.create_task(t.writer.send([t.message(room, str(i))])) for i in range(5)]
+        while rows(provisioned, "select count(*) from eventlog.events where kind = 'm'") != [(5,)]:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        with psycopg.connect(provisioned, autocommit=True) as connection, capture_logs() as logs:
+            connection.execute("alter table roomserver.state rename to mislaid")
+            # As after a kill, when entries are tried singly and every attempt counts.
+            connection.execute("update eventlog.positions set clean = false where component = 'roomserver'")
+            async with running(settings):
+                while sum(one["event"] == "the room server cannot work" for one in logs) < 5:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+                connection.execute("alter table roomserver.mislaid rename to state")
+                await asyncio.gather(*sending)
+    assert rows(provisioned, "select * from roomserver.quarantine") == []
+    assert rows(provisioned, "select * from roomserver.attempts") == []
     assert_dense_and_once(provisioned)
 
 
