@@ -27,6 +27,8 @@ from roomserver.store import CREATE, SQL, Item, Store
 
 # Levels of auth chains loaded for one resolution; a room has a few dozen at most.
 MAX_ROUNDS = 1_000
+# How far behind an event its extremities are looked for, past events that were not accepted; `heads` in projections.sql says the same.
+MOST_NOT_ACCEPTED = 100
 
 Ids = dict[StateKey, str]
 Resolver = Callable[[RoomVersion, Sequence[Ids], Mapping[str, Event]], Awaitable[Resolution]]
@@ -78,7 +80,7 @@ class Fork:
         if event.state_key is not None and self.verdict != "r":
             self._after[event.type, event.state_key] = event.event_id
         if self.verdict == "a":
-            self._extremities = (room.extremities - set(event.prev_events)) | {event.event_id}
+            self._extremities = (room.extremities - await self._covered(previous)) | {event.event_id}
             others = await self._known(sorted(self._extremities - {event.event_id}))
             states = [self._after, *[await self._state_after(k.line, k.position) for k in others.values()]]
             now = await self._resolve(states)
@@ -142,15 +144,38 @@ class Fork:
 
     async def _known(self, event_ids: tuple[str, ...] | list[str]) -> dict[str, Known]:
         """What was decided on events; raises MissingEvents for those of which nothing is known."""
+        known = await self._judged(event_ids)
+        missing = [event_id for event_id in event_ids if event_id not in known or known[event_id].verdict in ("t", "q")]
+        if missing:
+            raise MissingEvents(missing)
+        return known
+
+    async def _judged(self, event_ids: tuple[str, ...] | list[str]) -> dict[str, Known]:
+        """What was decided on those of the events that something is known of."""
         known = {event_id: self.room.known[event_id] for event_id in event_ids if event_id in self.room.known}
         unread = [event_id for event_id in event_ids if event_id not in known]
         for event_id, found in (await self._load(unread)).items():
             if found.verdict is not None:
                 known[event_id] = Known(found.entry, found.verdict, found.line, found.position, found.event)
-        missing = [event_id for event_id in event_ids if event_id not in known or known[event_id].verdict in ("t", "q")]
-        if missing:
-            raise MissingEvents(missing)
         return known
+
+    async def _covered(self, previous: Mapping[str, Known]) -> set[str]:
+        """What the event follows: its previous events and, behind those that are no extremities since they were soft-failed or
+        rejected, theirs."""
+        covered: set[str] = set()
+        following = dict(previous)
+        for _ in range(MOST_NOT_ACCEPTED):
+            covered.update(following)
+            behind = {
+                event_id
+                for known in following.values()
+                if known.verdict in ("s", "r") and known.event is not None
+                for event_id in known.event.prev_events
+            }
+            if behind <= covered or self.room.extremities <= covered:
+                break
+            following = await self._judged(sorted(behind - covered))
+        return covered
 
     async def _load(self, event_ids: list[str]) -> dict[str, Any]:
         found = await self.store.events(self.connection, dict.fromkeys(event_ids, self.room.version))

@@ -154,22 +154,32 @@ order by r.room is not null, room, user_id
 limit %(most)s
 
 -- heads --
--- Where each room stands: extremities are accepted events that no accepted event names as previous. Of what came before the last
--- message that retention took, the table of record tells which are extremities: what named the others may have gone.
-with judged as materialized (
+-- Where each room stands: extremities are accepted events that no accepted event follows, be it behind some that were soft-failed or
+-- rejected. Of what came before the last message that retention took, the table of record tells which are extremities: what named the
+-- others may have gone.
+with recursive judged as materialized (
     select o.room, o.position, o.entry, o.verdict, o.annotation, e.event_id, history.safe_json(e.json) as pdu
     from eventlog.outputs o
     join eventlog.events e on e.id = o.entry and e.kind = o.kind
     where o.kind in ('s', 'm') and o.room is not null and (%(room)s::bigint is null or o.room = %(room)s)
 ),
-named as (
+previous as materialized (
     -- Old room versions name an event with its hash.
-    select distinct j.room,
+    select j.room, j.event_id as by, j.verdict,
            replace(case when json_typeof(p) = 'array' then p ->> 0 else p #>> '{}' end,
                    U&'\+10FFFF1', U&'\+10FFFF') as event_id
     from judged j
     cross join json_array_elements(j.pdu -> 'prev_events') p
-    where j.verdict = 'a'
+    where j.verdict in ('a', 's', 'r')
+),
+named as (
+    select p.room, p.event_id, 1 as steps from previous p where p.verdict = 'a'
+    union
+    -- As far as roomserver.forks.MOST_NOT_ACCEPTED.
+    select n.room, p.event_id, n.steps + 1
+    from named n
+    join previous p on p.room = n.room and p.by = n.event_id and p.verdict <> 'a'
+    where n.steps < 100
 ),
 gaps as (
     select n.nid as room, greatest(max(g.entry), max(eventlog.id_at(coalesce(x.ended_at, now()) + interval '1 second')) filter (where x.id is not null)) as entry
