@@ -39,8 +39,8 @@ LEVEL_DEFAULTS = {
 
 _CREATOR_LEVEL_WITHOUT_EVENT = 100
 
-# Spaces, a sign, and digits with any number of leading zeroes; a length that no event can hold twice over.
-_STRINGY_LEVEL = re.compile(r"\s*[+-]?[0-9]{1,400}\s*", re.ASCII)
+# White space of any kind, a sign, and digits with any number of leading zeroes; of others no more than a comparison needs.
+_STRINGY_LEVEL = re.compile(r"\s*([+-]?)(?=[0-9])0*+([0-9]{0,400})\s*")
 
 
 class BadPowerLevel(ValueError):
@@ -52,8 +52,8 @@ def parse_level(value: Any, room_version: RoomVersion) -> int:
     if type(value) is int:
         return value
     if not room_version.integer_power_levels:
-        if isinstance(value, str) and _STRINGY_LEVEL.fullmatch(value):
-            return int(value)
+        if isinstance(value, str) and (match := _STRINGY_LEVEL.fullmatch(value)):
+            return int(match[1] + (match[2] or "0"))
         if isinstance(value, float) and math.isfinite(value):
             # What comes after the point is cut off.
             return int(value)

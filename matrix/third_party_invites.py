@@ -19,6 +19,9 @@ THIRD_PARTY_INVITE: Final = "m.room.third_party_invite"
 # to stop a server with a few events, and real ones have one signature and two keys.
 _MOST_VERIFICATIONS: Final = 100
 
+# Identity servers write keys in either alphabet (specification, "m.room.third_party_invite": public_key).
+_FROM_URL_SAFE: Final = str.maketrans("-_", "+/")
+
 
 class TooManySignatures(ValueError):
     """An invite would keep the server busy."""
@@ -63,7 +66,7 @@ def _public_keys(content: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
     candidates = (entry.get("public_key") for entry in _entries(content))
     for candidate in dict.fromkeys(candidate for candidate in candidates if isinstance(candidate, str)):
         try:
-            yield candidate, decode(candidate)
+            yield candidate, decode(candidate.translate(_FROM_URL_SAFE))
         except ValueError:
             continue
 

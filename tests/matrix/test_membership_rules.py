@@ -368,6 +368,14 @@ def test_a_key_among_the_listed_ones_is_enough() -> None:
     assert room.allows(_third_party_invite(room, {"signed": _signed()}))
 
 
+@pytest.mark.parametrize("place", ["public_key", "public_keys"])
+def test_a_key_may_be_written_in_the_url_safe_alphabet(place: str) -> None:
+    key = IDENTITY_KEY.verify_key_base64.replace("+", "-").replace("/", "_")
+    assert "_" in key
+    room = _third_party_room("12", **{place: key if place == "public_key" else [{"public_key": key}]})
+    assert room.allows(_third_party_invite(room, {"signed": _signed()}))
+
+
 def test_one_matching_signature_among_several_is_enough() -> None:
     room = _third_party_room("12")
     signed = sign_json(_signed(OTHER_KEY), "id2.example", IDENTITY_KEY)

@@ -242,7 +242,11 @@ def test_a_creator_of_version_12_changes_every_level() -> None:
 # Reading levels
 
 
-@given(st.integers(-(2**53) + 1, 2**53 - 1), st.sampled_from(["", " ", "\t\n"]), st.sampled_from(["", "0", "000"]))
+@given(
+    st.integers(-(2**53) + 1, 2**53 - 1),
+    st.sampled_from(["", " ", "\t\n", "\u00a0\u3000"]),
+    st.sampled_from(["", "0", "000", "0" * 5000]),
+)
 def test_a_string_stands_for_its_integer_with_zeroes_and_spaces(level: int, space: str, zeroes: str) -> None:
     sign = "-" if level < 0 else "+" if zeroes else ""
     assert parse_level(f"{space}{sign}{zeroes}{abs(level)}{space}", V9) == level
@@ -258,7 +262,7 @@ def test_the_floats_of_the_specification(level: float, expected: int) -> None:
     assert parse_level(level, V1) == expected
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("nan"), "9" * 5000, "٣", "--1", "1 0", None, True])
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), "9" * 5000, "٣", "--1", "1 0", "+", "", None, True])
 def test_what_stands_for_no_integer_is_refused(value: Any) -> None:
     with pytest.raises(BadPowerLevel):
         parse_level(value, V1)
