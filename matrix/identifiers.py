@@ -133,8 +133,14 @@ def is_room_id(room_id: object) -> bool:
 
 
 def is_event_id(event_id: object) -> bool:
-    """Whether the value can be an event id of any version: `$`, something after it, and at most 255 bytes."""
-    return isinstance(event_id, str) and len(event_id) > 1 and event_id[0] == "$" and fits(event_id)
+    """Whether the value can be an event id of any version: `$`, something after it without NUL, and at most 255 bytes."""
+    return (
+        isinstance(event_id, str)
+        and len(event_id) > 1
+        and event_id[0] == "$"
+        and "\0" not in event_id
+        and fits(event_id)
+    )
 
 
 def is_room_alias(alias: object) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from matrix.auth_selection import AuthError
 from matrix.events import Event
 from matrix.identifiers import is_user_id
-from matrix.power_levels import LEVEL_DEFAULTS, BadPowerLevel, creators_of, parse_level
+from matrix.power_levels import LEVEL_DEFAULTS, BadPowerLevel, check_integers, creators_of, parse_level
 from matrix.room_versions import RoomVersion
 
 __all__ = ["check_power_levels"]
@@ -25,13 +25,8 @@ def check_form_of_power_levels(content: dict[str, Any], create: Event) -> dict[s
     rules = create.room_version
     if rules.integer_power_levels:
         # 10.1 The levels with names of their own are integers.
-        for name in LEVEL_DEFAULTS:
-            if name in content:
-                parse_level(content[name], rules)
         # 10.2 So is everything in `events` and `notifications`.
-        for mapping in ("events", "notifications"):
-            if mapping in content:
-                _parse_levels(content, mapping, rules)
+        check_integers(content)
     # 10.3 `users` maps user ids to integers (or what stands for one, before version 10).
     users = _parse_levels(content, "users", rules)
     if not all(is_user_id(user) for user in users):

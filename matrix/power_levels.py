@@ -19,6 +19,7 @@ __all__ = [
     "LEVEL_DEFAULTS",
     "BadPowerLevel",
     "PowerLevels",
+    "check_integers",
     "creators_of",
     "parse_level",
 ]
@@ -58,6 +59,22 @@ def parse_level(value: Any, room_version: RoomVersion) -> int:
             # What comes after the point is cut off.
             return int(value)
     raise BadPowerLevel(f"{value!r:.40} is not a power level")
+
+
+def check_integers(content: dict[str, Any]) -> None:
+    """BadPowerLevel unless all levels of a content are integers, and all mappings objects.
+
+    What newer versions demand of events, and all of them of whoever makes one ("Deprecated event content schemas").
+    """
+    levels = [content[name] for name in LEVEL_DEFAULTS if name in content]
+    for mapping in ("events", "notifications", "users"):
+        entries = content.get(mapping, {})
+        if not isinstance(entries, dict):
+            raise BadPowerLevel(f"{mapping} is not an object")
+        levels += entries.values()
+    for level in levels:
+        if type(level) is not int:
+            raise BadPowerLevel(f"{level!r:.40} is not a power level")
 
 
 def creators_of(create: Event) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from matrix.identifiers import is_event_id
+
 __all__ = ["HOPS", "MAIN", "THREAD", "relation_of", "thread_of"]
 
 MAIN: Final = "main"
@@ -20,12 +22,12 @@ HOPS: Final = 3
 
 
 def relation_of(content: Any) -> tuple[str, str] | None:
-    """(rel_type, event id) that a content relates to."""
+    """(rel_type, event id) that a content relates to; None also for what can be no event's id."""
     relation = content.get("m.relates_to") if isinstance(content, dict) else None
     if not isinstance(relation, dict):
         return None
     kind, target = relation.get("rel_type"), relation.get("event_id")
-    return (kind, target) if isinstance(kind, str) and isinstance(target, str) else None
+    return (kind, target) if isinstance(kind, str) and isinstance(target, str) and is_event_id(target) else None
 
 
 def thread_of(content: Any, find: Callable[[str], Any]) -> str | None:

@@ -68,7 +68,7 @@ edits as (
             where m.id = r.entry and m.kind = 'm' and m.type = p.type
             limit 1
         ) n
-        where n.type = 'm.room.encrypted' or json_typeof(n.json::json #> '{content,m.new_content}') = 'object'
+        where n.type = 'm.room.encrypted' or json_typeof(history.safe_json(n.json) #> '{content,m.new_content}') = 'object'
         order by history.sent_time(n.json) desc, n.event_id desc
         limit 1
     ) e

@@ -220,9 +220,11 @@ class Store:
 
     async def events(self, connection: AsyncConnection, versions: dict[str, RoomVersion]) -> dict[str, Found]:
         """Events by id, each parsed by the room version given for it; unknown ones are left out."""
-        if not versions:
+        # What holds U+0000 is no event's id, and no parameter.
+        asked = [event_id for event_id in versions if "\0" not in event_id]
+        if not asked:
             return {}
-        cursor = await connection.execute(SQL["events"], {"event_ids": list(versions)})
+        cursor = await connection.execute(SQL["events"], {"event_ids": asked})
         found = {}
         for event_id, entry, verdict, line, position, timeline, _, pdu in await cursor.fetchall():
             event = Event.from_pdu(orjson.loads(pdu), versions[event_id], event_id)

@@ -146,7 +146,7 @@ class Receipts:
 
 
 def _check_event_id(event_id: str) -> str:
-    if not is_event_id(event_id) or "\0" in event_id:
+    if not is_event_id(event_id):
         raise invalid_param("Not an event ID.")
     return event_id
 

@@ -50,7 +50,7 @@ class Redacting:
         if membership_of(view.state.get(("m.room.member", user_id))) != "join":
             raise forbidden("You are not in this room.")
         row = None
-        if is_event_id(event_id) and "\0" not in event_id:
+        if is_event_id(event_id):
             async with self._pool.connection() as connection:
                 row = await (await connection.execute(SQL["event"], {"event_id": event_id})).fetchone()
         if row is None or row[0] != room_id:

@@ -56,7 +56,8 @@ def _rel_type(relation: Any) -> str | None:
 
 def _repeats(draft: Draft, annotation: list[Any]) -> bool:
     """Whether an annotation is the same as the draft, and not what an earlier try of the same request has sent."""
-    event_type, device_id, txn_id, relation = annotation
+    event_type, device_id, txn_id, pdu = annotation
+    relation = orjson.loads(pdu)["content"]["m.relates_to"]
     if event_type != safe(draft.type) or relation.get("key") != draft.content["m.relates_to"].get("key"):
         return False
     return (device_id, txn_id) != (draft.device_id, None if draft.txn_id is None else safe(draft.txn_id))

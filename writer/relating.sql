@@ -1,7 +1,7 @@
 -- related_to --
 -- The type and content of an accepted event of a room, and the annotations by a user of it that are not redacted.
 select e.json, (
-    select json_agg(json_build_array(a.type, a.device_id, a.txn_id, a.json::json #> '{content,m.relates_to}'))
+    select json_agg(json_build_array(a.type, a.device_id, a.txn_id, a.json))
     from (
         select n.type, n.device_id, n.txn_id, n.json
         from roomserver.relations l

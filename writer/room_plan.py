@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from matrix.canonical import check_canonical
-from matrix.errors import bad_json, invalid_param, too_large, unsupported_room_version
+from matrix.errors import MatrixError, bad_json, invalid_param, too_large, unsupported_room_version
 from matrix.identifiers import fits, is_user_id
+from matrix.power_levels import BadPowerLevel, check_integers
 from matrix.room_versions import ROOM_VERSIONS, RoomVersion
 from writer.drafts import Draft
 from writer.requests import Body, boolean, json_list, json_object, text, texts
@@ -104,7 +105,7 @@ class RoomPlan:
 
 
 def plan_room(body: Body, creator: str, default_version: str) -> RoomPlan:
-    """The plan of a request's body. M_BAD_JSON, M_INVALID_PARAM, M_UNSUPPORTED_ROOM_VERSION, M_TOO_LARGE."""
+    """The plan of a request's body. M_BAD_JSON, M_INVALID_PARAM, M_UNSUPPORTED_ROOM_VERSION, M_TOO_LARGE, M_INVALID_ROOM_STATE."""
     version_name = text(body, "room_version") or default_version
     version = ROOM_VERSIONS.get(version_name)
     if version is None:
@@ -141,6 +142,10 @@ def plan_room(body: Body, creator: str, default_version: str) -> RoomPlan:
     if version.enforce_canonical_json:
         # Refused here, before anything has been claimed or made.
         check_canonical([plan.create_content, plan.power_levels, list(plan.initial_state.values())])
+    try:
+        check_integers(plan.initial_state.get(("m.room.power_levels", ""), plan.power_levels))
+    except BadPowerLevel as error:
+        raise MatrixError(400, "M_INVALID_ROOM_STATE", f"Power levels are malformed: {error}.") from error
     return plan
 
 

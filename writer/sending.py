@@ -21,9 +21,9 @@ from matrix.errors import (
     too_large,
     user_suspended,
 )
-from matrix.identifiers import fits, is_room_alias
+from matrix.identifiers import fits, is_room_alias, is_user_id
 from matrix.power_level_rules import check_form_of_power_levels
-from matrix.power_levels import BadPowerLevel
+from matrix.power_levels import BadPowerLevel, check_integers
 from writer.aliases import Aliases
 from writer.drafts import Draft
 from writer.federating import check_local_invitee
@@ -137,7 +137,8 @@ class State:
                 # Whether they may be let in is asked where they join.
                 raise guest_forbidden()
             check_local_invitee(content, state_key, self._server_name)
-            if content.get("membership") == "invite":
+            _check_member(content)
+            if content.get("membership") == "invite" and is_user_id(state_key):
                 await self._permissions.check(session.user_id, [state_key])
         key = (event_type, state_key)
         own = (MEMBER, session.user_id)
@@ -179,11 +180,20 @@ class State:
                 raise MatrixError(400, "M_BAD_ALIAS", f"{alias} does not point to this room.")
 
 
+def _check_member(content: Body) -> None:
+    """M_BAD_JSON for a third-party invite without what is signed, of which servers do not agree what a redaction leaves."""
+    invite = content.get("third_party_invite", {"signed": {}})
+    if not isinstance(invite, dict) or not isinstance(invite.get("signed"), dict):
+        raise bad_json("third_party_invite must have signed.")
+
+
 def _check_levels(content: Body, view: RoomView, user_id: str) -> None:
     """M_BAD_JSON for power levels that nobody could set; who is not in the room is told nothing of who made it."""
     create = view.state.get(CREATE)
     if create is not None and membership_of(view.state.get((MEMBER, user_id))) == "join":
         try:
+            # "A homeserver should take reasonable precautions to prevent users from sending" strings and floats in old rooms.
+            check_integers(content)
             check_form_of_power_levels(content, create)
         except AuthError as error:
             raise bad_json(error.reason) from error

@@ -197,9 +197,7 @@ class NotificationsProjection:
         for one in notices:
             output = one.output
             assert output.room is not None
-            # A column cannot hold U+0000, nor can an event's id.
             thread = thread_of(one.content, lambda event_id: contents.get(event_id, {})) or MAIN
-            thread = MAIN if "\0" in thread else thread
             row = {
                 "room": output.room,
                 "timeline": output.timeline,
@@ -273,7 +271,7 @@ async def _parents(connection: AsyncConnection, notices: Sequence[_Notice]) -> d
         wanted -= contents.keys()
         if not wanted:
             break
-        cursor = await connection.execute(SQL["parents"], {"event_ids": [w for w in wanted if "\0" not in w]})
+        cursor = await connection.execute(SQL["parents"], {"event_ids": list(wanted)})
         wanted = set()
         for event_id, pdu in await cursor.fetchall():
             content = contents[event_id] = orjson.loads(pdu)["content"]

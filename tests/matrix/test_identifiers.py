@@ -96,7 +96,7 @@ def test_room_ids_have_a_domain_or_are_a_hash() -> None:
 def test_event_ids_have_a_sigil_and_at_most_255_bytes() -> None:
     for event_id in ("$a", "$a:x", "$acR1l0raoZnm60CBwAVgqbZqoO/mYU81xysh1u7XcJk", "$" + "a" * 254):
         assert identifiers.is_event_id(event_id)
-    for other in ("$", "a", "", "$" + "a" * 255, "$" + "é" * 128, 1, None):
+    for other in ("$", "a", "", "$a\0", "$" + "a" * 255, "$" + "é" * 128, 1, None):
         assert not identifiers.is_event_id(other)
 
 

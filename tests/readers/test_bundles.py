@@ -200,3 +200,15 @@ async def test_sync_tells_them_where_a_timeline_is_limited_and_only_there(provis
         assert client.room(room)["timeline"]["limited"]
         found = {event["event_id"]: relations(event) for event in client.room(room)["timeline"]["events"]}
         assert found[edited]["m.replace"]["content"]["body"] == "edited"
+
+
+async def test_an_edit_with_the_character_zero_is_told_like_any_other(database: str) -> None:
+    with Log(database) as log:
+        room = Room(log, ALICE)
+        root = room.message(ALICE, "root")
+        edit = room.edit(ALICE, root, "first \0 \U0010ffff")
+        log.commit()
+    async with serving(database) as server:
+        for bundle in await everywhere(server.client(ALICE), room, root.event_id):
+            assert bundle["m.replace"]["event_id"] == edit.event_id
+            assert bundle["m.replace"]["content"]["m.new_content"]["body"] == "first \0 \U0010ffff"

@@ -166,3 +166,19 @@ async def test_a_room_joined_while_syncing_is_counted_from_memory(here: World) -
         del pool.connection  # type: ignore[method-assign]
     assert client.rooms[room].unread["notification_count"] == 2
     assert not asked, "the tables were asked"
+
+
+@pytest.mark.parametrize("rel_type", ["m.thread", "m.reference"])
+@pytest.mark.parametrize("target", ["$a\0b", "$" + "x" * 300, "nothing", ""])
+async def test_what_relates_to_no_event_counts_in_the_main_timeline(target: str, rel_type: str, here: World) -> None:
+    room = await here.room(ALICE)
+    await here.join(room, BOB)
+    relation = {"rel_type": rel_type, "event_id": target}
+    content = {"msgtype": "m.text", "body": "hello", "m.relates_to": relation}
+    sent = await here.event(room, ALICE, "m.room.message", content)
+    client = Client(here.sync, BOB)
+    await client.settle()
+    assert counts(client, room) == (1, 0) == await cold(here, BOB, room)
+    await here.receipt(room, BOB, sent.event_id)
+    await client.settle()
+    assert counts(client, room) == (0, 0) == await cold(here, BOB, room)

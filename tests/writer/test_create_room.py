@@ -231,6 +231,8 @@ BAD: list[tuple[dict[str, Any], tuple[int, str]]] = [
     ({"initial_state": [{"type": "x", "content": {"n": 2**60}}]}, (400, "M_BAD_JSON")),
     ({"is_direct": 1}, (400, "M_BAD_JSON")),
     ({"power_level_content_override": []}, (400, "M_BAD_JSON")),
+    ({"power_level_content_override": {"ban": "50"}, "room_version": "9"}, (400, "M_INVALID_ROOM_STATE")),
+    ({"power_level_content_override": {"events": None}, "room_version": "1"}, (400, "M_INVALID_ROOM_STATE")),
     ({"power_level_content_override": {"users": {"@a:b": 1.5}}}, (400, "M_BAD_JSON")),
 ]
 

@@ -47,6 +47,15 @@ async def test_one_annotates_an_event_once_with_one_key_and_type(api: Api) -> No
     assert (await relate(alice, room_id, event, "m.annotation", key="+1")).refusal == (200, None)
 
 
+async def test_an_annotation_with_the_character_zero_is_one_like_any_other(api: Api) -> None:
+    alice = await api.register()
+    room_id = await alice.create_room()
+    event = await alice.send(room_id)
+    assert (await relate(alice, room_id, event, "m.annotation", key="a\0b")).refusal == (200, None)
+    assert (await relate(alice, room_id, event, "m.annotation", key="+1")).refusal == (200, None)
+    assert (await relate(alice, room_id, event, "m.annotation", key="a\0b")).refusal == (400, "M_DUPLICATE_ANNOTATION")
+
+
 @pytest.mark.parametrize("version", ["1", "5", "10", "11", "12"])
 async def test_a_redaction_sent_as_an_event_is_checked_like_any_other(api: Api, version: str) -> None:
     alice, bob = await api.register(), await api.register()

@@ -56,6 +56,41 @@ async def test_strings_may_contain_the_character_zero_everywhere(api: Api) -> No
     assert await alice.state(room_id, "type\0", "key\0") == content
 
 
+async def test_what_a_redaction_names_may_be_no_event_at_all(api: Api) -> None:
+    alice = await api.register()
+    room_id = await alice.create_room()
+    for named in ("$a\0b", "\0" * 2_000, "nothing", 5):
+        (await alice.put(f"rooms/{room_id}/state/m.room.redaction/", {"redacts": named})).ok()
+    assert (await alice.put(f"rooms/{room_id}/send/m.room.redaction/1", {"redacts": "$a\0b"})).refusal == (
+        404,
+        "M_NOT_FOUND",
+    )
+
+
+async def test_a_membership_of_what_is_no_user_is_refused(api: Api) -> None:
+    alice = await api.register()
+    room_id = await alice.create_room()
+    for key in ("@a\0:test.example", "\0", "alice", "@x"):
+        answer = await alice.put(f"rooms/{room_id}/state/m.room.member/{part(key)}", {"membership": "invite"})
+        assert answer.refusal == (403, "M_FORBIDDEN")
+    for invite in ({}, "x", None, {"signed": 1}):
+        content = {"membership": "join", "third_party_invite": invite}
+        answer = await alice.put(f"rooms/{room_id}/state/m.room.member/{part(alice.user_id)}", content)
+        assert answer.refusal == (400, "M_BAD_JSON")
+
+
+@pytest.mark.parametrize("version", ["1", "9", "12"])
+@pytest.mark.parametrize("odd", [{"ban": "50"}, {"kick": None}, {"events": {"x": 1.0}}, {"events": None}, {"notifications": []}])
+async def test_nobody_sends_power_levels_that_are_no_integers_in_any_version(
+    version: str, odd: dict[str, Any], api: Api
+) -> None:
+    alice = await api.register()
+    room_id = await alice.create_room(room_version=version)
+    content = {**await alice.state(room_id, "m.room.power_levels"), **odd}
+    answer = await alice.put(f"rooms/{part(room_id)}/state/m.room.power_levels/", content)
+    assert answer.refusal == (400, "M_BAD_JSON")
+
+
 @pytest.mark.parametrize("content", [b'{"n": 1.5}', b'{"n": 9007199254740992}', b'{"n": [1e300]}', b'{"n": 1e400}'])
 async def test_numbers_beyond_canonical_json_are_bad(api: Api, content: bytes) -> None:
     alice = await api.register()
