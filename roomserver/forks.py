@@ -27,7 +27,7 @@ from roomserver.store import CREATE, SQL, Item, Store
 
 # Levels of auth chains loaded for one resolution; a room has a few dozen at most.
 MAX_ROUNDS = 1_000
-# How far behind an event its extremities are looked for, past events that were not accepted; `heads` in projections.sql says the same.
+# How far behind an event extremities are looked for, past events that were not accepted; `heads` in projections.sql says the same.
 MOST_NOT_ACCEPTED = 100
 
 Ids = dict[StateKey, str]

@@ -47,8 +47,8 @@ async def test_verdicts_states_and_extremities_are_those_of_a_plain_recomputatio
             assert verdict == expected.verdicts[event.event_id], (event, reason)
             assert stored_state(connection, line, position) == dag.state_after[event.event_id], event
             assert stored_state(connection, 0, position) == expected.current_after[event.event_id], event
-        assert connection.execute("select array(select unnest(extremities) order by 1) from roomserver.heads").fetchone() == (
-            sorted(expected.extremities),
-        )
+        assert connection.execute(
+            "select array(select unnest(extremities) order by 1) from roomserver.heads"
+        ).fetchone() == (sorted(expected.extremities),)
     async with await AsyncConnection.connect(provisioned, autocommit=True) as checking:
         assert await differences(checking) == []

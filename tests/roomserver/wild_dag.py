@@ -39,7 +39,9 @@ class WildDag(RoomDag):
             return
         self.events[event.event_id] = event
         changes = state_key is not None and not event.rejected
-        self.state_after[event.event_id] = {**state, (type, state_key or ""): event.event_id} if changes else dict(state)
+        self.state_after[event.event_id] = (
+            {**state, (type, state_key or ""): event.event_id} if changes else dict(state)
+        )
         # Whoever made a rejected event may build on it.
         if not event.rejected or chance() < 0.5:
             self.known[server].add(event.event_id)

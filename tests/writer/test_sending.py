@@ -80,7 +80,9 @@ async def test_a_membership_of_what_is_no_user_is_refused(api: Api) -> None:
 
 
 @pytest.mark.parametrize("version", ["1", "9", "12"])
-@pytest.mark.parametrize("odd", [{"ban": "50"}, {"kick": None}, {"events": {"x": 1.0}}, {"events": None}, {"notifications": []}])
+@pytest.mark.parametrize(
+    "odd", [{"ban": "50"}, {"kick": None}, {"events": {"x": 1.0}}, {"events": None}, {"notifications": []}]
+)
 async def test_nobody_sends_power_levels_that_are_no_integers_in_any_version(
     version: str, odd: dict[str, Any], api: Api
 ) -> None:
