@@ -48,9 +48,9 @@ class Push:
 
     @property
     def host(self) -> str:
-        """The host of the gateway, empty for a URL that is none."""
+        """The host of the gateway, with its port where that is said; empty for a URL that is none."""
         try:
-            return urlsplit(str(self.settings.get("url"))).hostname or ""
+            return urlsplit(str(self.settings.get("url"))).netloc
         except ValueError:
             return ""
 

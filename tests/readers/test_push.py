@@ -53,16 +53,16 @@ class Gateway:
 
 
 @contextlib.asynccontextmanager
-async def gateway(host: str = "127.0.0.1") -> AsyncIterator[Gateway]:
+async def gateway() -> AsyncIterator[Gateway]:
     one = Gateway()
     app = web.Application()
     app.router.add_post("/_matrix/push/v1/notify", one.notify)
     runner = web.AppRunner(app)
     await runner.setup()
-    site = web.TCPSite(runner, host, 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     assert site._server is not None
-    one.url = f"http://{host}:{site._server.sockets[0].getsockname()[1]}/_matrix/push/v1/notify"  # type: ignore[attr-defined]
+    one.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}/_matrix/push/v1/notify"  # type: ignore[attr-defined]
     try:
         yield one
     finally:
@@ -188,7 +188,7 @@ async def test_what_comes_while_a_gateway_is_left_alone_waits_its_turn(here: Pro
 
 
 async def test_a_gateway_that_does_not_answer_keeps_nobody_waiting_but_its_own(here: ProjectedWorld) -> None:
-    async with gateway("127.0.0.2") as silent, gateway() as one:
+    async with gateway() as silent, gateway() as one:
         silent.answers.clear()
         room = await here.world.room(ALICE)
         await here.world.join(room, BOB)
