@@ -17,7 +17,7 @@ from readers.rooms.parameters import Parameters
 from readers.rooms.places import Places, parse_token
 from readers.rooms.responses import JSON, join, quoted
 from readers.rooms.rows import SQL, Row
-from readers.rooms.timeline import Timelines, visible
+from readers.rooms.timeline import Timelines, visible, within_bytes
 
 DEFAULT_LIMIT: Final = 50
 MOST_LIMIT: Final = 1_000
@@ -70,11 +70,11 @@ class Relations:
                 },
             )
             found = [Row(columns) for columns in await cursor.fetchall()]
-            rows = found[:limit]
+            rows = within_bytes(found[:limit])
             await timelines.learn_lines(connection, access, rows)
             chunk = await timelines.render(connection, access, visible(access, rows), session.device_id)
         parts = [b'{"chunk":', join(chunk)]
-        if len(found) > limit:
+        if len(found) > len(rows):
             end = rows[-1].timeline
             parts += [b',"next_batch":', quoted(str(TimelineToken(end - 1 if backwards else end)))]
         if start is not None:

@@ -21,8 +21,12 @@ from readers.rooms.access import Access, Span, lines_of
 from readers.rooms.rows import SQL, Forms, Row
 from readers.sync.event_bytes import client_event, members_of
 
-MOST_ROUNDS: Final = 8
+MOST_ROUNDS: Final = 10
 """Pages read for one request before it is answered with what there is, and where to go on."""
+STEP: Final = 128
+"""Events read at once, so that what is read at once is bounded: an event has up to 64 KiB."""
+ENOUGH_BYTES: Final = 4 << 20
+"""A page that has so much is answered, however few events it is: with the last step it is 12 MiB at most."""
 SCAN: Final = 1_000
 """Events looked through per round when a filter chooses by type or sender."""
 
@@ -107,10 +111,11 @@ class Timelines:
         wanted: RoomEventFilter,
         first: Batch | None = None,
     ) -> Page:
-        """Up to `limit` visible events of a stretch. `first` is its first batch, if that was read already."""
+        """Up to `limit` visible events of a stretch, fewer of large ones. `first` is its first batch, if that was read already."""
         if wanted.takes_nothing or not wanted.takes_room(access.room_id):
             return Page([], None)
         rows: list[Row] = []
+        size = 0
         for _ in range(MOST_ROUNDS):
             if stretch.is_empty:
                 return Page(rows, None)
@@ -120,7 +125,8 @@ class Timelines:
                 return Page(rows, None)
             await self.learn_lines(connection, access, batch.rows)
             seen = visible(access, batch.rows)
-            rows += seen if wanted.takes_all else [row for row in seen if takes(access, wanted, row)]
+            taken = seen if wanted.takes_all else [row for row in seen if takes(access, wanted, row)]
+            rows += taken
             if len(rows) > limit:
                 return Page(rows[:limit], stretch.end_at(rows[limit - 1].timeline))
             if not batch.more:
@@ -132,12 +138,15 @@ class Timelines:
             if place is None:
                 return Page(rows, None)
             stretch = stretch.rest(place)
+            size += sum(len(row.json.encode()) for row in taken)
+            if size > ENOUGH_BYTES:
+                break
         return Page(rows, stretch.near_end)
 
     async def fetch(
         self, connection: AsyncConnection, room_id: str, stretch: Stretch, most: int, wanted: RoomEventFilter
     ) -> Batch:
-        """The next events of a stretch, at most `most`, hidden ones among them."""
+        """The next events of a stretch, at most `most` and a step, hidden ones among them."""
         query, parameters, read = self.query(room_id, stretch, most, wanted)
         return read(await (await connection.execute(SQL[query], parameters)).fetchall())
 
@@ -145,6 +154,7 @@ class Timelines:
         self, room_id: str, stretch: Stretch, most: int, wanted: RoomEventFilter
     ) -> tuple[str, dict[str, Any], Callable[[list[tuple[Any, ...]]], Batch]]:
         """The query for the next events of a stretch, its parameters, and what makes a batch of its rows."""
+        most = min(most, STEP)
         way = "backwards" if stretch.backwards else "forwards"
         parameters: dict[str, Any] = {
             "room_id": room_id,
@@ -287,6 +297,16 @@ async def withheld(connection: AsyncConnection, access: Access, rows: Sequence[R
         for row in outside
         if is_content_withheld(sender_is_erased=row.sender in erased, membership=access.membership_after(row))
     ]
+
+
+def within_bytes(rows: Sequence[Row]) -> Sequence[Row]:
+    """As many of the first rows as one page may have."""
+    size = 0
+    for number, row in enumerate(rows, 1):
+        size += len(row.json.encode())
+        if size > ENOUGH_BYTES:
+            return rows[:number]
+    return rows
 
 
 def takes(access: Access, wanted: RoomEventFilter, row: Row) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from judged_rooms import Log, Room, bodies
-from rooms_client import V3, Client, serving
+from rooms_client import V1, V3, Client, serving
 
 pytestmark = pytest.mark.postgres
 
@@ -42,6 +42,27 @@ async def test_pages_in_both_directions_hold_every_event_once_and_in_order(datab
     assert backwards == forwards[::-1]
     assert len(set(forwards)) == 27
     assert forwards[0] == room.create.event_id
+
+
+async def test_a_page_of_large_events_is_cut_short_and_goes_on_where_it_ended(database: str) -> None:
+    with Log(database) as log:
+        room = Room(log, ALICE)
+        small = [room.message(ALICE, "small") for _ in range(60)]
+        large = [room.message(ALICE, "x" * 60_000) for _ in range(140)]
+        related = [room.relate(ALICE, small[0], "m.annotation", key="x" * 60_000) for _ in range(90)]
+        log.commit()
+    async with serving(database) as server:
+        alice = server.client(ALICE)
+        page = await alice.get(messages(room), dir="b", limit=1000)
+        assert sum(len(str(event)) for event in page["chunk"]) < 12 << 20
+        forwards = await every_page(alice, room, "f", limit=1000)
+        assert forwards == (await every_page(alice, room, "b", limit=1000))[::-1]
+        assert forwards[-290:] == [sent.event_id for sent in (*small, *large, *related)]
+        relations = f"{V1}/rooms/{room.room_id}/relations/{small[0].event_id}"
+        page = await alice.get(relations, limit=1000)
+        first = len(page["chunk"])
+        page = await alice.get(relations, limit=1000, from_=page["next_batch"])
+        assert 50 < first < 90 and page["chunk"][0]["event_id"] == related[-1 - first].event_id
 
 
 async def test_limit_is_ten_by_default_and_must_be_positive(database: str) -> None:
