@@ -119,9 +119,12 @@ class Access:
                 self._memberships.add(line, since, until, MEMBERSHIPS.get(value, "leave"))
             else:
                 self._visibilities.add(line, since, until, _visibility_of(value))
-        self.joined_until: int = self._memberships.end_of_last("join")
+        self._forgotten: bool = forgotten is True
+        # "After this API is called, a user will no longer be able to retrieve history for this room."
+        self._stays = Course("leave") if self._forgotten else self._memberships
+        self.joined_until: int = self._stays.end_of_last("join")
         self.is_joined: bool = self.joined_until == NOW
-        self.has_left: bool = 0 < self.joined_until < NOW and not forgotten
+        self.has_left: bool = 0 < self.joined_until < NOW
 
     def reads_at(self) -> int:
         """The position whose state the user reads as the room's: NOW, or that of their last leave.
@@ -148,7 +151,7 @@ class Access:
 
     def sees_all(self, first: int, last: int) -> bool:
         """Whether the user was joined from before the event at one position of the main line to after that at a later one."""
-        return self._memberships.constant(first - 1, last) == "join"
+        return self._stays.constant(first - 1, last) == "join"
 
     def sees(self, placed: Placed) -> bool:
         """Whether the user may see an event."""
@@ -156,11 +159,11 @@ class Access:
         if base is None:
             return False
         visibility = self._visibilities.after(placed.position - 1, placed.line, base)
-        membership = self._memberships.after(placed.position - 1, placed.line, base)
+        membership = self._stays.after(placed.position - 1, placed.line, base)
         joined_since = placed.timeline < self.joined_until
         if is_visible(visibility, membership, joined_since=joined_since):
             return True
-        if placed.state_key is None:
+        if placed.state_key is None or self._forgotten:
             return False
         return user_may_see(
             placed.event(self.version),
@@ -201,13 +204,13 @@ class Access:
         """
         if first > 0 and self.sees_all(first, NOW - 1):
             return None
-        return open_spans(self.nid, self._memberships, self._visibilities, self.joined_until)
+        return open_spans(self.nid, self._stays, self._visibilities, self.joined_until)
 
     def _is_open(self, position: int) -> bool:
         """Whether an event right after a position of the main line is visible."""
         return is_visible(
             self._visibilities.after(position),
-            self._memberships.after(position),
+            self._stays.after(position),
             joined_since=position < self.joined_until,
         )
 

@@ -145,15 +145,31 @@ async def test_who_left_sees_the_past_and_nothing_since(database: str) -> None:
 async def test_who_has_forgotten_the_room_is_a_stranger(database: str) -> None:
     with Log(database) as log:
         room = Room(log, ALICE)
-        room.member(BOB, "join")
+        entered = room.member(BOB, "join")
+        seen = room.message(ALICE, "seen then")
         room.member(BOB, "leave")
         log.commit()
         log.add("forgotten", user_id=BOB, room=room.nid)
+        room.visibility("world_readable")
+        public = room.message(ALICE, "for everybody")
         log.commit()
     async with serving(database) as server:
         bob = server.client(BOB)
+        page = await bob.get(path(room, "messages"), dir="b", limit=50)
+        assert bodies(page["chunk"]) == ["for everybody"]
+        around = await bob.get(path(room, f"context/{public.event_id}"))
+        assert "m.room.create" not in {event["type"] for event in around["events_before"]}
+        with Log(database) as later:
+            later.clock = log.clock
+            room.log = later
+            room.visibility("shared")
+            later.commit()
         assert await bob.refusal(path(room, "messages"), dir="b") == (403, "M_FORBIDDEN")
         assert await bob.refusal(path(room, "state")) == (403, "M_FORBIDDEN")
+        for event in (seen, entered):
+            for kind in ("event", "context"):
+                assert await bob.refusal(path(room, f"{kind}/{event.event_id}")) == (404, "M_NOT_FOUND")
+        assert (await bob.get(path(room, f"event/{public.event_id}")))["content"]["body"] == "for everybody"
 
 
 async def test_a_world_readable_room_is_open_to_anybody(database: str) -> None:
