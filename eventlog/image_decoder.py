@@ -12,6 +12,7 @@ import io
 import json
 import resource
 import sys
+import time
 import warnings
 from html.parser import HTMLParser
 from typing import IO, Any
@@ -127,7 +128,7 @@ def thumbnail(source: IO[bytes], task: dict[str, Any]) -> tuple[dict[str, Any], 
         size = turned_size(image)
         method = "scale"
     if task["animated"] and moving:
-        found = animation(image, size, box, method, min(frames, MOST_FRAMES))
+        found = animation(image, size, box, method, min(frames, MOST_FRAMES), float(task["seconds"]))
         if found is not None:
             return {"content_type": "image/webp"}, found
         image.seek(0)
@@ -158,10 +159,15 @@ def still(image: Any) -> tuple[dict[str, Any], bytes]:
     raise Unfit("too_large")
 
 
-def animation(image: Any, size: tuple[int, int], box: tuple[int, int], method: str, frames: int) -> bytes | None:
-    """As WebP. None: it is too long."""
+def animation(
+    image: Any, size: tuple[int, int], box: tuple[int, int], method: str, frames: int, seconds: float
+) -> bytes | None:
+    """As WebP, with as many frames as half of the time suffices for. None: it is too long."""
     pictures, durations = [], []
+    end = time.monotonic() + seconds / 2
     for number in range(frames):
+        if len(pictures) > 1 and time.monotonic() > end:
+            break
         image.seek(number)
         durations.append(max(10, min(int(image.info.get("duration") or 100), 60_000)))
         pictures.append(frame_of(image, size, box, method).convert("RGBA"))
@@ -200,10 +206,11 @@ class Page(HTMLParser):
         self.names: dict[str, str] = {}
         self.titles: list[str] = []
         self.icon = ""
+        self.base = ""
         self._in_title = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Notes what <meta>, <link> and <title> say."""
+        """Notes what <meta>, <link>, <base> and <title> say."""
         said = {name.lower(): (value or "") for name, value in attrs}
         if tag == "meta":
             content = said.get("content", "").strip()[:MOST_TEXT]
@@ -216,6 +223,8 @@ class Page(HTMLParser):
             self._in_title = True
         elif tag == "link" and said.get("rel", "").lower() in ("image_src", "apple-touch-icon"):
             self.icon = self.icon or said.get("href", "")[:2000]
+        elif tag == "base":
+            self.base = self.base or said.get("href", "")[:2000]
 
     def handle_endtag(self, tag: str) -> None:
         """The end of <title>."""
@@ -229,7 +238,7 @@ class Page(HTMLParser):
 
 
 def page(source: IO[bytes], task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """The OpenGraph properties of a page, with what stands for those that it lacks."""
+    """The OpenGraph properties of a page, with what stands for those that it lacks, and what its links are relative to."""
     raw = source.read()
     parser = Page()
     parser.feed(text_of(raw, str(task.get("charset") or "")))
@@ -244,14 +253,21 @@ def page(source: IO[bytes], task: dict[str, Any]) -> tuple[dict[str, Any], bytes
         value = next((other for other in others if other), None)
         if value and name not in found:
             found[name] = value
-    return {"properties": found}, b""
+    return {"properties": found, "base": parser.base}, b""
 
 
 def text_of(raw: bytes, charset: str) -> str:
-    """The page's text: by its HTTP header, its own word, or UTF-8."""
+    """The page's text: by its byte order mark, its HTTP header, its own word, or UTF-8."""
     import codecs
     import re
 
+    for mark, name in (
+        (codecs.BOM_UTF8, "utf-8-sig"),
+        (codecs.BOM_UTF16_LE, "utf-16"),
+        (codecs.BOM_UTF16_BE, "utf-16"),
+    ):
+        if raw.startswith(mark):
+            return raw.decode(name, "replace")
     match = re.search(rb"""<meta[^>]{0,200}charset\s*=\s*["']?\s*([A-Za-z0-9_.:-]{1,40})""", raw[:4096], re.IGNORECASE)
     for name in (charset, match[1].decode("ascii") if match else "", "utf-8"):
         try:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from eventlog import image_decoding
+from eventlog import image_decoder, image_decoding
 from eventlog.configuration import load_settings
 from eventlog.image_decoding import Decoders
 from eventlog.settings import Media
@@ -89,6 +89,17 @@ async def test_so_many_wait_for_a_decoder_at_most(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(MatrixError) as refusal:
         await Decoders(MEDIA).run("measure", once(b""))
     assert refusal.value.status == 429
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(1_000_000, 12), (0, 2)])
+def test_an_animation_that_takes_too_long_ends_earlier(seconds: int, frames: int) -> None:
+    pictures = [Image.new("RGB", (200, 200), (20 * number, 0, 0)) for number in range(12)]
+    data = io.BytesIO()
+    pictures[0].save(data, "GIF", save_all=True, append_images=pictures[1:])
+    asked = {"width": 32, "height": 32, "method": "scale", "animated": True, "seconds": seconds, "pixels": 1_000_000}
+    said, made = image_decoder.thumbnail(io.BytesIO(data.getvalue()), asked)
+    assert said == {"content_type": "image/webp"}
+    assert getattr(Image.open(io.BytesIO(made)), "n_frames", 1) == frames
 
 
 def test_a_decoder_imports_nothing_of_ours() -> None:

@@ -99,6 +99,17 @@ async def test_a_page_says_what_it_is_about(near: Api, site: Site) -> None:
     assert all("cookie" not in sent and "authorization" not in sent for sent in site.headers)
 
 
+async def test_a_picture_is_where_the_pages_base_says(near: Api, site: Site) -> None:
+    alice = await near.register()
+    url = site.page(
+        "/deep/page", "<base href='/pictures/'><base href='/no/'><meta property='og:image' content='a.png'>"
+    )
+    site.pages["/pictures/a.png"] = "image/png", PICTURE
+    assert (await preview(alice, url)).ok()["og:image:width"] == 40
+    inside = site.page("/inside", f"{TITLE}<base href='http://127.0.0.3:1/'><meta property='og:image' content='a.png'>")
+    assert (await preview(alice, inside)).ok() == {"og:title": "A page"}
+
+
 async def test_a_page_is_fetched_once_for_all(near: Api, site: Site) -> None:
     alice, bob = await near.register(), await near.register()
     url = site.page("/once", TITLE)
@@ -115,6 +126,8 @@ async def test_a_page_is_fetched_once_for_all(near: Api, site: Site) -> None:
         ("text/html", b"<meta charset=utf-16><title>x</title>", {}),
         ("text/html", b"<title>caf\xc3\xa9</title>", {"og:title": "café"}),
         ("text/html; charset=nonsense", b"<title>x</title>", {"og:title": "x"}),
+        ("text/html", "\ufeff<title>café</title>".encode("utf-16-le"), {"og:title": "café"}),
+        ("text/html; charset=koi8-r", "\ufeff<title>café</title>".encode(), {"og:title": "café"}),
         ("text/html", b"<title>\0\x01</title>" + b"<!--" * 50_000, {"og:title": "\0\x01"}),
         ("text/html", b"", {}),
         ("application/octet-stream", b"<title>x</title>", {}),

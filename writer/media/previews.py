@@ -110,6 +110,7 @@ class Previews:
         if not address:
             return said, None
         try:
+            where = urljoin(where, decoded.answer.get("base", ""))
             async with self._pages.fetch(urljoin(where, address), MOST_PICTURE_BYTES + 1) as found:
                 if not found.content_type.startswith("image/"):
                     return said, None
