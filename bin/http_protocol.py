@@ -2,12 +2,13 @@
 
 Invariant: the bytes and their order are uvicorn's; a head is held back until the body comes, at most until the loop's next turn. In
 two pieces a client is woken twice, and the second piece waits for it. No connection stays open for a request that does not come, or
-whose head does not end.
+whose head does not end; and none is closed on a client that still sends, which would find a reset where its answer was.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -21,16 +22,19 @@ SILENT_SECONDS: Final = 90.0
 MOST_HEAD_BYTES: Final = 65_536
 """Bytes of a request line and its headers, before what is read together with their end."""
 CLOSING_SECONDS: Final = 30.0
-"""How long what was written before the end of a connection may wait for its reader."""
+"""How long what was written before the end of a connection may wait for its reader, and what is still sent be thrown away."""
 
 
 class Corked:
-    """A transport that holds a response's head back for its body."""
+    """A transport that holds a response's head back for its body. `unread` says whether its client has not finished."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, unread: Callable[[], bool]) -> None:
         self._transport = transport
+        self._unread = unread
         self._loop = asyncio.get_running_loop()
         self._head = b""
+        self.lingers = False
+        """Whether nothing more is written, and what comes is read for its client's sake alone."""
 
     def write(self, data: bytes) -> None:
         """Writes now, or with what comes next."""
@@ -46,9 +50,20 @@ class Corked:
 
     def close(self) -> None:
         """Closes once everything is written, or after a while: somebody who takes nothing would keep it for ever."""
+        if self.is_closing():
+            return
         self._flush()
-        self._transport.close()
+        if self._unread():
+            self.lingers = True
+            self._transport.write_eof()
+            self._transport.resume_reading()
+        else:
+            self._transport.close()
         self._loop.call_later(CLOSING_SECONDS, self._transport.abort)
+
+    def is_closing(self) -> bool:
+        """Whether the connection ends, now or soon."""
+        return self.lingers or self._transport.is_closing()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -66,10 +81,12 @@ class Protocol(HttpToolsProtocol):
     _heard = 0.0
     _head_bytes = 0
     _in_head = False
+    _in_body = False
+    transport: Corked  # type: ignore[assignment]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected."""
-        super().connection_made(Corked(transport))  # type: ignore[arg-type]
+        super().connection_made(Corked(transport, lambda: self._in_head or self._in_body))  # type: ignore[arg-type]
         self._heard = self.loop.time()
         self._watch = self.loop.call_later(SILENT_SECONDS, self._look)
 
@@ -82,6 +99,8 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """The client has sent something."""
+        if self.transport.lingers:
+            return
         self._heard = self.loop.time()
         super().data_received(data)
         if self._in_head:
@@ -100,8 +119,13 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Its head is here."""
-        self._in_head = False
+        self._in_head, self._in_body = False, True
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """It is here as a whole."""
+        self._in_body = False
+        super().on_message_complete()
 
     def _look(self) -> None:
         """Closes the connection if its client has owed something for too long; looks again later otherwise."""

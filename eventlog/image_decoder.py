@@ -163,7 +163,8 @@ def animation(
     image: Any, size: tuple[int, int], box: tuple[int, int], method: str, frames: int, seconds: float
 ) -> bytes | None:
     """As WebP, with as many frames as half of the time suffices for. None: it is too long."""
-    pictures, durations = [], []
+    pictures: list[Any] = []
+    durations: list[int] = []
     end = time.monotonic() + seconds / 2
     for number in range(frames):
         if len(pictures) > 1 and time.monotonic() > end:

@@ -16,8 +16,8 @@ WAIT = 60.0
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """Answers with the length of the body once it is whole, on /late after twice as long as a client may be silent."""
-    length, more = 0, True
+    """Answers with the length of the body once it is whole; on /late later than a client may be silent, on /early at once."""
+    length, more = 0, scope["path"] != "/early"
     while more:
         event = await receive()
         if event["type"] == "http.disconnect":
@@ -78,6 +78,23 @@ async def test_a_client_that_waits_for_an_answer_is_not_silent(monkeypatch: pyte
         writer.write(b"POST /late HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello")
         found = await everything(reader)
         assert found.startswith(b"HTTP/1.1 200 ") and found.endswith(b"\r\n\r\n   5")
+
+
+@pytest.mark.parametrize("more", [b"", b"connection: close\r\n"])
+async def test_who_is_answered_early_may_send_on(more: bytes) -> None:
+    async with connected() as (reader, writer):
+        writer.write(b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 20000000\r\n" + more + b"\r\n")
+        for _ in range(20):
+            writer.write(b"a" * 1_000_000)
+            async with asyncio.timeout(WAIT):
+                await writer.drain()
+        found = await reader.readuntil(b"\r\n\r\n") + await reader.readexactly(4)
+        assert found.startswith(b"HTTP/1.1 200 ") and (more in found)
+        if more:
+            assert await everything(reader) == b""
+        else:
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_a_head_without_an_end_is_refused() -> None:
