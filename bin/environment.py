@@ -22,7 +22,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -40,7 +40,14 @@ def main(extras: str, command: str, *arguments: str) -> None:
             if not _fits(extras):
                 _install(extras, lock)
     program = ENVIRONMENT / "bin" / command
-    os.execv(PYTHON, [str(PYTHON), str(program), *arguments] if command != "python" else [str(PYTHON), *arguments])
+    words = [str(PYTHON), str(program), *arguments] if command != "python" else [str(PYTHON), *arguments]
+    os.execve(PYTHON, words, {**os.environ, **_defaults(command, os.environ)})
+
+
+def _defaults(command: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The checkout's walden.toml is the default of its bin/walden, whatever folder that is called from."""
+    named = environ.get("WALDEN_CONFIG") or environ.get("WALDEN_DATA_DIR")
+    return {} if named or command != "walden" else {"WALDEN_CONFIG": str(CHECKOUT / "walden.toml")}
 
 
 def _stamp(extras: str) -> Path:

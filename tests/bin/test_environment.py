@@ -58,6 +58,17 @@ def test_only_a_finished_environment_fits(script: Callable[[str], dict[str, Any]
     assert not there["_fits"]("")
 
 
+def test_the_configuration_is_the_checkouts_unless_the_environment_names_another(
+    script: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    defaults = script(SETUP)["_defaults"]
+    assert defaults("walden", {}) == {"WALDEN_CONFIG": str(tmp_path / "walden.toml")}
+    assert defaults("walden", {"WALDEN_CONFIG": "", "WALDEN_DATA_DIR": ""}) == defaults("walden", {})
+    assert defaults("walden", {"WALDEN_DATA_DIR": "somewhere"}) == {}
+    assert defaults("walden", {"WALDEN_CONFIG": "my.toml"}) == {}
+    assert defaults("python", {}) == {}
+
+
 def test_it_needs_nothing_but_the_standard_library() -> None:
     check = "import runpy, sys; runpy.run_path(sys.argv[1]); print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     done = subprocess.run(
