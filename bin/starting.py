@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+import psutil
+
 from bin import embedded
 from bin.components import components
 from bin.initialise import initialise_waiting, make_ready
@@ -113,17 +115,18 @@ def _start_components(settings: Settings, client: Supervisor) -> None:
 def _wait_for_answer(settings: Settings, client: Supervisor) -> None:
     end = time.monotonic() + ANSWER_SECONDS
     address = settings.local_url + "/_matrix/client/versions"
-    while not _answers(address):
+    # Our own listener, asked by its address. Made once and without the system's certificates, whose reading takes its time.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    while not _answers(opener, address):
         if time.monotonic() > end:
             raise StartError(_what_ails(settings.server.data_dir, client, address))
         time.sleep(0.05)
 
 
-def _answers(address: str) -> bool:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # Our own listener, asked by its address.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+def _answers(opener: urllib.request.OpenerDirector, address: str) -> bool:
     try:
         with opener.open(address, timeout=5) as answer:
             return bool(answer.status == 200)
@@ -163,11 +166,11 @@ def _check_free(listen: Listen) -> None:
 
 
 def _alive(pid: int) -> bool:
+    # A dead one may be a zombie for long: its parent may wait for the end of our output before it looks.
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    return True
 
 
 def say(sentence: str) -> None:

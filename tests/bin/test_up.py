@@ -3,6 +3,8 @@
 import contextlib
 import signal
 import socket
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable
@@ -68,6 +70,30 @@ def test_after_kill_9_of_every_process_it_comes_up_by_itself(tmp_path: Path) -> 
         one.start()
         assert _answers(one)
         assert "@alice:localhost" in one.walden("user", "list").stdout
+
+
+def test_who_interrupts_the_start_and_reads_to_the_end_of_its_output_gets_there(tmp_path: Path) -> None:
+    """Before they ask for the exit code, too: a supervisor that has ended and was not waited for is dead."""
+    one = Installation(tmp_path / "d")
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(one.kill_everything)
+        process = one.process = subprocess.Popen(
+            [sys.executable, "-m", "bin.command", "up"],
+            env=one.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout is not None
+        said = [process.stdout.readline()]
+        while said[-1] and "made the schema" not in said[-1]:
+            said.append(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        said.append(process.stdout.read())
+        assert process.wait(60) == 0
+        assert "the start failed" not in "".join(said)
+        assert one.processes() == []
 
 
 def test_what_a_killed_supervisor_leaves_running_is_replaced(tmp_path: Path) -> None:
