@@ -5,6 +5,7 @@ that started becomes the supervisor itself; a short-lived child makes the databa
 order, and tells when the server answers.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -85,7 +86,8 @@ def _bring_up(settings: Settings, supervisor: int) -> NoReturn:
     data_dir = settings.server.data_dir
     try:
         _start_components(settings, Supervisor(data_dir))
-        print(f"Walden answers at {settings.base_url}", flush=True)
+        with contextlib.suppress(OSError):  # Nobody has to read it.
+            print(f"Walden answers at {settings.base_url}", flush=True)
     except BaseException as error:
         if _alive(supervisor):
             say(f"the start failed: {error}")
@@ -174,5 +176,6 @@ def _alive(pid: int) -> bool:
 
 
 def say(sentence: str) -> None:
-    """Progress, for people: standard output is for the base URL."""
-    print(f"walden: {sentence}", file=sys.stderr, flush=True)
+    """Progress, for people, if any listen: standard output is for the base URL."""
+    with contextlib.suppress(OSError):
+        print(f"walden: {sentence}", file=sys.stderr, flush=True)

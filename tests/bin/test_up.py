@@ -1,6 +1,7 @@
 """`walden up`: one line when it answers, an orderly stop, and up again whatever was killed."""
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -155,4 +156,16 @@ def test_a_component_that_cannot_start_ends_the_start_with_its_reason(tmp_path: 
             one.start()
         assert one.process is not None
         assert one.process.returncode == 1
+        assert one.processes() == []
+        # The same when whoever would read the reason has gone (`bin/up | head`).
+        reading, writing = os.pipe()
+        os.close(reading)
+        command = [sys.executable, "-m", "bin.command", "up"]
+        try:
+            unread = subprocess.run(
+                command, env=one.environ, stdout=writing, stderr=writing, timeout=120, check=False
+            )
+        finally:
+            os.close(writing)
+        assert unread.returncode == 1
         assert one.processes() == []
