@@ -28,6 +28,8 @@ from eventlog.queries import Queries
 QUERIES: Final = Queries("bin", "querying.sql")
 DEFAULT_ROWS: Final = 1_000
 DEFAULT_SECONDS: Final = 30
+GONE: Final = ("08", "57P")
+"""Classes of errors that say nothing of the query: the connection broke, or the server goes down."""
 # Their text is all that is wanted, and PostgreSQL has moments that Python has not.
 AS_TEXT: Final = ("timestamptz", "timestamp", "date", "time", "timetz", "interval", "uuid", "bytea")
 
@@ -59,9 +61,9 @@ def ask(dsn: str, statement: str, *, rows: int = DEFAULT_ROWS, seconds: float = 
         for oid in AS_TEXT:
             connection.adapters.register_loader(oid, TextLoader)
         with connection.transaction():
-            connection.execute(QUERIES["become_history"])
-            connection.execute(QUERIES["settings"], {"milliseconds": str(max(1, int(seconds * 1000)))})
             try:
+                connection.execute(QUERIES["become_history"])
+                connection.execute(QUERIES["settings"], {"milliseconds": str(max(1, int(seconds * 1000)))})
                 # One row more than is shown tells whether there are others.
                 return _run(connection, bounded(statement, _schema(connection), rows + 1), rows)
             except psycopg.errors.QueryCanceled:
@@ -70,7 +72,9 @@ def ask(dsn: str, statement: str, *, rows: int = DEFAULT_ROWS, seconds: float = 
                 raise QueryFailed(f"unknown: {error.diag.message_primary}") from None
             except psycopg.errors.InsufficientPrivilege as error:
                 raise QueryFailed(f"refused by the database: {error.diag.message_primary}") from None
-            except (psycopg.ProgrammingError, psycopg.DataError) as error:
+            except psycopg.Error as error:
+                if isinstance(error, psycopg.OperationalError) and (error.sqlstate or GONE[0]).startswith(GONE):
+                    raise
                 raise QueryFailed(error.diag.message_primary or str(error)) from None
 
 

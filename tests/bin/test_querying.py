@@ -72,6 +72,9 @@ def test_a_mistake_is_the_databases_sentence(database: str) -> None:
         ask(database, "select nothing from history.rooms")
     with pytest.raises(QueryFailed, match="division by zero"):
         ask(database, "select 1 / 0")
+    # No connection broke, though PostgreSQL's code for it is among those of operators.
+    with pytest.raises(QueryFailed, match="null character not permitted"):
+        ask(database, "select chr(0)")
 
 
 @pytest.mark.parametrize(
