@@ -1,8 +1,8 @@
 """The committed head of the outputs, and the verdicts up to it.
 
-Invariant: what the head says is committed: it was read from the table, or a notice that continues what was read said so
-(`eventlog.notices`); any other notice is only the reason to look. Writers wait here for the verdict on what they appended, readers
-for the head to cover what their slot has shown them.
+Invariant: what the head says is committed: it was read from the table, or a notice of the room server's that continues what was
+read said so (`eventlog.notices`); any other notice is only the reason to look. Writers wait here for the verdict on what they
+appended, readers for the head to cover what their slot has shown them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ REMEMBERED = 5_000
 WINDOW_SECONDS = 600
 MOST = 5_000
 REMEMBERED_AT_START = 1_000
+# Senders of notices that are looked up at a time: whoever may connect may send.
+MOST_STRANGERS = 50
 
 _LOOKS = Tally(Counter("walden_head_looks", "Times that the committed head was read."))
 _NOTICES = Tally(Counter("walden_head_notices", "Times that a notice moved the committed head."))
@@ -73,6 +75,8 @@ class Head:
         self._watchers: list[Callable[[], None]] = []
         self._returns: list[Callable[[], None]] = []
         self._asked: set[int] = set()
+        self._senders: dict[int, int] = {}
+        self._strangers: dict[int, int] = {}
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.positions: list[int] = []
@@ -157,6 +161,8 @@ class Head:
                         )
                     )
                     listener: Listener | None = None
+                    # The numbers of another server's sessions, after a failover, say nothing.
+                    self._senders.clear()
                     if not self.polls:
                         listening = await stack.enter_async_context(
                             await AsyncConnection.connect(self._dsn, autocommit=True, connect_timeout=10)
@@ -194,10 +200,24 @@ class Head:
                     ready.cancel()
                 raise
 
-    def _hear(self, payload: str) -> None:
+    def _hear(self, payload: str, sender: int) -> None:
         notice = parse_notice(payload)
-        if notice is None or not self._take(notice):
+        if notice is None or not self._sent_by_room_server(notice, sender) or not self._take(notice):
             self._woken.set()
+
+    def _sent_by_room_server(self, notice: Notice, sender: int) -> bool:
+        """Whether the session has been seen to be one; False when that takes a look."""
+        if self._senders.get(notice.shard) == sender:
+            return True
+        if notice.shard < len(self.positions) and len(self._strangers) < MOST_STRANGERS:
+            self._strangers[sender] = notice.shard
+        return False
+
+    async def _look_at_senders(self, connection: AsyncConnection) -> None:
+        strangers, self._strangers = self._strangers, {}
+        cursor = await connection.execute(SQL["room_servers"], {"pids": list(strangers)})
+        # One session decides a shard: that of before may be anybody's by now.
+        self._senders.update((strangers[pid], pid) for (pid,) in await cursor.fetchall())
 
     def _take(self, notice: Notice) -> bool:
         """Moves on by a notice; False when that takes a look."""
@@ -260,6 +280,8 @@ class Head:
                     moved = True
             if not more:
                 break
+        if self._strangers:
+            await self._look_at_senders(connection)
         asked, self._asked = self._asked, set()
         for entry in asked:
             row = await (await connection.execute(SQL["verdict_of"], {"entry": entry})).fetchone()

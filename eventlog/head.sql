@@ -16,3 +16,10 @@ order by p.shard, o.position
 -- verdict_of --
 -- The verdict on one entry, if there is one.
 select position, entry, verdict, reason from eventlog.outputs where entry = %(entry)s
+
+-- room_servers --
+-- Which sessions are those of room servers: nobody else's notices count.
+select a.pid
+from pg_catalog.pg_stat_activity a
+join pg_catalog.pg_roles r on r.rolname = 'walden_roomserver'
+where a.pid = any(%(pids)s) and pg_catalog.pg_has_role(a.usesysid, r.oid, 'member')

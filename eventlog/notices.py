@@ -1,7 +1,8 @@
 """The notice of a room server batch: what its NOTIFY says, so that whoever hears it need not look.
 
 Invariant: PostgreSQL hands a notification on only once its transaction is committed and visible, so a notice is as true as the
-tables; but it may be missed. It counts where it continues what is known, and in every other case it is the reason to look.
+tables; but it may be missed, and every session of the database may send one. It counts where it continues what is known and comes
+from a session of the room server (PostgreSQL says whose it is), and in every other case it is the reason to look.
 
     <shard> <position before> <position after> <epoch> [<entry>,<difference to the next>,…]
 
@@ -58,13 +59,13 @@ def _numbers(text: str) -> Iterable[int]:
 
 
 class Listener:
-    """Calls back, on the loop, with the payload of every notification that a connection gets; a context manager.
+    """Calls back, on the loop, with payload and sender (process id) of every notification of a connection; a context manager.
 
     The connection listens already and runs nothing else meanwhile. One registration with the loop serves all notifications:
     psycopg's own generator makes and ends one for each.
     """
 
-    def __init__(self, connection: AsyncConnection, heard: Callable[[str], None]) -> None:
+    def __init__(self, connection: AsyncConnection, heard: Callable[[str, int], None]) -> None:
         self._pgconn = connection.pgconn
         self._heard = heard
         self._lost: psycopg.Error | None = None
@@ -90,9 +91,9 @@ class Listener:
             for _ in range(2 if self._pgconn.ssl_in_use else 1):
                 self._pgconn.consume_input()
                 while (notification := self._pgconn.notifies()) is not None:
-                    self._heard(notification.extra.decode())
+                    self._heard(notification.extra.decode(), notification.be_pid)
         except psycopg.Error as error:
             self._lost = error
             self._loop.remove_reader(self._socket)
             # Whoever waits for news wakes up and checks.
-            self._heard("")
+            self._heard("", 0)

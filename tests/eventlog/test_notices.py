@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import secrets
 from pathlib import Path
 
 import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
+from psycopg.conninfo import make_conninfo
 
+from eventlog.head import Head
 from eventlog.notices import MOST_BYTES, Listener, Notice, accepted_list, parse_notice
 
 
@@ -35,11 +39,11 @@ def test_what_is_no_notice_is_none(payload: str) -> None:
 
 @pytest.mark.postgres
 async def test_a_listener_hears_in_order_and_says_when_its_connection_is_lost(database: str, tmp_path: Path) -> None:
-    heard: list[str] = []
+    heard: list[tuple[str, int]] = []
     news = asyncio.Event()
 
-    def hear(payload: str) -> None:
-        heard.append(payload)
+    def hear(payload: str, sender: int) -> None:
+        heard.append((payload, sender))
         news.set()
 
     async with await AsyncConnection.connect(database, autocommit=True) as connection:
@@ -53,7 +57,7 @@ async def test_a_listener_hears_in_order_and_says_when_its_connection_is_lost(da
                     news.clear()
                     await news.wait()
             listener.check()
-            assert heard == [str(n) for n in range(50)]
+            assert heard == [(str(n), other.info.backend_pid) for n in range(50)]
             other.execute("select pg_terminate_backend(%s)", [pid])
             async with asyncio.timeout(10):
                 while len(heard) < 51:
@@ -61,3 +65,50 @@ async def test_a_listener_hears_in_order_and_says_when_its_connection_is_lost(da
                     await news.wait()
             with pytest.raises(psycopg.OperationalError):
                 listener.check()
+
+
+@pytest.mark.postgres
+async def test_a_notice_counts_from_a_session_of_the_room_server_and_from_nobody_else(provisioned: str) -> None:
+    """Every session may notify, and whoever may connect can listen to what true notices look like."""
+    decider, stranger = (f"{kind}_{secrets.token_hex(4)}" for kind in ("decider", "stranger"))
+    with psycopg.connect(provisioned, autocommit=True) as owner:
+        for name in (decider, stranger):
+            owner.execute(sql.SQL("create role {} login password 'p'").format(sql.Identifier(name)))
+            owner.execute(
+                sql.SQL("grant connect on database {} to {}").format(
+                    sql.Identifier(owner.info.dbname), sql.Identifier(name)
+                )
+            )
+        owner.execute(sql.SQL("grant walden_roomserver to {}").format(sql.Identifier(decider)))
+        try:
+            async with Head(provisioned) as head:
+                assert head.positions == [0]
+                entry = random.getrandbits(50)
+                verdict = head.expect(entry)
+                async with await _session(provisioned, stranger) as session:
+                    for _ in range(3):
+                        await _notify(head, session, entry)
+                assert not verdict.done()
+                async with await _session(provisioned, decider) as session, asyncio.timeout(60):
+                    # The first one is the reason to look whose session that is.
+                    while not verdict.done():
+                        await _notify(head, session, entry)
+                assert verdict.result().verdict == "a"
+        finally:
+            for name in (decider, stranger):
+                owner.execute(sql.SQL("drop owned by {}").format(sql.Identifier(name)))
+                owner.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
+
+
+async def _session(dsn: str, user: str) -> AsyncConnection:
+    return await AsyncConnection.connect(make_conninfo(dsn, user=user, password="p"), autocommit=True)
+
+
+async def _notify(head: Head, session: AsyncConnection, entry: int) -> None:
+    """Say that an entry was accepted, and wait until the head has done something about it."""
+    looked = head.looked_at
+    await session.execute("select pg_notify('walden_outputs', %s)", [f"0 0 1 {head.epoch} {entry:x}"])
+    async with asyncio.timeout(30):
+        while head.looked_at == looked:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
