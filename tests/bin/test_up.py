@@ -162,9 +162,7 @@ def test_a_component_that_cannot_start_ends_the_start_with_its_reason(tmp_path: 
         os.close(reading)
         command = [sys.executable, "-m", "bin.command", "up"]
         try:
-            unread = subprocess.run(
-                command, env=one.environ, stdout=writing, stderr=writing, timeout=120, check=False
-            )
+            unread = subprocess.run(command, env=one.environ, stdout=writing, stderr=writing, timeout=120, check=False)
         finally:
             os.close(writing)
         assert unread.returncode == 1
