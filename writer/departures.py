@@ -93,6 +93,7 @@ class Departures:
             kinds = await cursor.fetchall()
             cursor = await connection.execute(SQL["profile_fields"], {"user_id": user_id, "most": MOST_ERASED})
             fields = [unsafe(row[0]) for row in await cursor.fetchall()]
+            status = await (await connection.execute(SQL["status"], {"user_id": user_id})).fetchone()
         emptied = (
             self._log.append_entry(
                 type="account_data",
@@ -107,6 +108,9 @@ class Departures:
             for field in fields
         )
         await _a_few_at_a_time([*removed, *emptied])
+        if status is not None:
+            gone = {"presence": "offline", "status_msg": None, "active_at": 0, "until": 0, "by": ""}
+            await self._log.append_entry(type="presence", user_id=user_id, content=gone)
 
     async def _remove_keys(self, user_id: str) -> None:
         """Cross-signing keys, and what the user signed of others: devices have taken theirs along."""

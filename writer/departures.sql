@@ -20,6 +20,10 @@ limit %(most)s
 -- Which profile fields a user still has.
 select field from roomserver.profiles where user_id = %(user_id)s limit %(most)s
 
+-- status --
+-- Whether a user has said anything of how they are.
+select 1 from roomserver.presence where user_id = %(user_id)s and status_msg is not null
+
 -- own_keys --
 -- Which keys a user has beside those of devices.
 select usage, key_id from roomserver.user_keys where user_id = %(user_id)s and usage <> 'device' limit %(most)s

@@ -103,6 +103,9 @@ async def test_a_deactivated_account_has_left_its_rooms_and_cannot_come_back(api
 
 async def test_who_asks_to_be_forgotten_is_erased(api: Api, writers_database: str) -> None:
     alice, bob = await api.register(), await api.register()
+    for user in (alice, bob):
+        presence = {"presence": "unavailable", "status_msg": "at sea"}
+        (await user.put(f"presence/{user.user_id}/status", presence)).ok()
     for user, body in ((alice, {"erase": True}), (bob, {"erase": "yes"}), (bob, {"erase": False})):
         answer = await user.post("account/deactivate", {**body, "auth": _password(user)})
         assert answer.status == (200 if isinstance(body["erase"], bool) else 400)
@@ -110,7 +113,8 @@ async def test_who_asks_to_be_forgotten_is_erased(api: Api, writers_database: st
         rows = connection.execute(
             "select user_id from roomserver.erased where user_id = any (%s)", [[alice.user_id, bob.user_id]]
         ).fetchall()
-    assert rows == [(alice.user_id,)]
+        statuses = connection.execute("select user_id from roomserver.presence where status_msg = 'at sea'").fetchall()
+    assert rows == [(alice.user_id,)] and statuses == [(bob.user_id,)]
 
 
 async def test_devices_are_listed_renamed_and_deleted(api: Api) -> None:
