@@ -29,6 +29,7 @@ def test_an_empty_filter_takes_everything() -> None:
     assert empty.presence.matches("m.presence", ALICE)
     assert not empty.room.include_leave
     assert not empty.lazy_load_members
+    assert not empty.include_redundant_members
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,7 @@ def test_an_empty_filter_takes_everything() -> None:
         ({"not_types": ["*"]}, False),
         ({"senders": [ALICE]}, True),
         ({"senders": []}, False),
+        ({"not_senders": [ALICE]}, False),
         ({"senders": [ALICE], "not_senders": [ALICE]}, False),
         ({"rooms": [ROOM]}, True),
         ({"rooms": [ROOM], "not_rooms": [ROOM]}, False),

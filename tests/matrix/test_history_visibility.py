@@ -67,6 +67,13 @@ def test_what_only_looks_like_a_change_of_visibility_changes_nothing(state_key: 
     assert not user_may_see(event, ALICE, visibility="joined", membership="leave", joined_since=False)
 
 
+@pytest.mark.parametrize("state_key", ["", ALICE])
+def test_state_of_other_types_opens_nothing_whatever_its_content_says(state_key: str) -> None:
+    content = {"history_visibility": "world_readable", "membership": "join"}
+    event = ROOM.event("org.example.state", CREATOR, state_key, content)
+    assert not user_may_see(event, ALICE, visibility="joined", membership="leave", joined_since=False)
+
+
 @pytest.mark.parametrize("before", MEMBERSHIPS)
 @pytest.mark.parametrize("visibility", VISIBILITIES)
 def test_one_s_own_join_is_always_seen(visibility: str, before: str) -> None:

@@ -100,7 +100,7 @@ def test_an_invitation_notifies_the_invited_user_alone() -> None:
 
 
 def test_a_mention_highlights_for_the_mentioned_user_alone() -> None:
-    mention = message(**{"m.mentions": {"user_ids": [BOB, 1, None]}})
+    mention = message(**{"m.mentions": {"user_ids": [BOB, 1, None, {}, []]}})
     assert default(mention) == (True, True, ("notify", SOUND, HIGHLIGHT))
     assert default(mention, CAROL) == (True, False, ("notify",))
     assert not default(message(**{"m.mentions": {"user_ids": BOB}})).highlight
@@ -166,6 +166,11 @@ def test_a_highlight_without_a_value_is_one(value: dict[str, Any], highlight: bo
     assert compile_ruleset(rules).evaluate(facts(message()), BOB, None).highlight is highlight
 
 
+def test_a_sound_without_a_value_is_no_highlight() -> None:
+    rules = PushRuleset().put("room", ROOM, {"actions": ["notify", {"set_tweak": "sound"}]})
+    assert not compile_ruleset(rules).evaluate(facts(message()), BOB, None).highlight
+
+
 # Conditions.
 
 
@@ -213,6 +218,9 @@ def test_event_match_sees_the_members_of_the_event_itself() -> None:
         ("a", "A", False),
         ([], [], False),
         (2**53, 2**53, False),
+        (-(2**53), -(2**53), False),
+        (2**53 - 1, 2**53 - 1, True),
+        (1 - 2**53, 1 - 2**53, True),
     ],
 )
 def test_event_property_is_compares_exactly_and_by_type(found: Any, value: Any, expected: bool) -> None:
@@ -283,6 +291,17 @@ def test_room_member_count_compares_the_number_of_members(comparison: str, expec
 )
 def test_a_condition_that_is_unknown_or_malformed_never_matches(condition: dict[str, Any]) -> None:
     assert not holds(condition, message(), members=2)
+
+
+def test_who_owns_a_rule_is_a_placeholder_in_default_rules_alone() -> None:
+    of = event("org.example.test", {"who": BOB, "all": [BOB]}, BOB)
+    for kind, key, name in (
+        ("event_match", "state_key", "pattern"),
+        ("event_match", "content.who", "pattern"),
+        ("event_property_contains", "content.all", "value"),
+    ):
+        assert not holds({"kind": kind, "key": key, name: OWN_USER_ID}, of)
+        assert holds({"kind": kind, "key": key, name: BOB}, of)
 
 
 json_values = st.recursive(

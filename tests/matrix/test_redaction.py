@@ -66,6 +66,7 @@ KEPT: list[tuple[str, list[RoomVersion], dict[str, Any], dict[str, Any]]] = [
     ),
     ("m.room.member", versions(11), {"third_party_invite": {"display_name": "x"}}, {}),
     ("m.room.member", versions(11), {"third_party_invite": "x"}, {}),
+    ("m.room.join_rules", versions(11), {"third_party_invite": {"signed": 1}}, {}),
     ("m.room.create", versions(1, 10), {"creator": 1, "m.federate": False, "room_version": "1"}, {"creator": 1}),
     (
         "m.room.create",
@@ -92,6 +93,7 @@ def test_a_content_keeps_what_the_version_says(
 ) -> None:
     for version in in_versions:
         assert redact_content(event_type, content, version) == kept
+        assert redact({**EVENT, "type": event_type, "content": content}, version)["content"] == kept
 
 
 def test_power_levels_keep_every_level_that_authorisation_reads() -> None:
