@@ -1,18 +1,25 @@
-"""Work that goes on beside the requests for as long as a process lives.
+"""Work that goes on for as long as a process lives.
 
-Invariant: it ends when it is told to, or by itself. A fault in it is logged, and it begins anew after a pause: nobody awaits it, so
-that otherwise it would be gone and nobody would know, while requests wait for what it no longer does.
+Invariant: no fault ends it unseen. Where it is the process's own, outages are sat out within a budget and anything else is raised,
+for the supervisor to see. Where it goes on beside requests nobody awaits it: a fault in it is logged, and it begins anew after a
+pause.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+import psycopg
 import structlog
 
+from eventlog.faults import Failure, Policy, Retries, judge
+
 PAUSE_SECONDS: Final = 1.0
+STEADY_SECONDS: Final = 10.0
+"""What has worked for so long has got over its last outage."""
 log = structlog.get_logger(__name__)
 
 
@@ -36,3 +43,25 @@ async def end(*tasks: asyncio.Task[Any] | None) -> None:
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
+
+
+async def persist(session: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
+    """Runs sessions with the database, one after another, until cancelled.
+
+    Raises what does not pass by itself, and what has not passed within the budget of `Retries`.
+    """
+    delays = Retries().delays()
+    while True:
+        began = time.monotonic()
+        try:
+            await session()
+        except (psycopg.Error, OSError, Failure) as error:
+            if judge(error).policy is Policy.STOP:
+                raise
+            if time.monotonic() - began > STEADY_SECONDS:
+                delays = Retries().delays()
+            delay = next(delays, None)
+            if delay is None:
+                raise
+            log.warning("interrupted", what=what, error=str(error).strip(), again_in=round(delay, 2))
+            await asyncio.sleep(delay)

@@ -31,10 +31,11 @@ import structlog
 from prometheus_client import Counter
 from psycopg import AsyncConnection
 
-from eventlog.faults import Failure, Policy, Retries, judge
+from eventlog.faults import Failure, Policy, judge
 from eventlog.metrics import Tallies
 from eventlog.queries import Queries
 from eventlog.safe_text import unsafe
+from eventlog.standing import persist
 
 SQL: Final = Queries("readers", "follower.sql")
 log = structlog.get_logger(__name__)
@@ -51,8 +52,6 @@ SHARE: Final = 0.25
 """How much of the time is worked while outputs wait, so that what catches up takes nothing from those who send."""
 MOST_PAUSE: Final = 1.0
 TIDY_SECONDS: Final = 3600.0
-STEADY_SECONDS: Final = 10.0
-"""A session that lasted so long ends the outage before it."""
 
 _APPLIED = Tallies(Counter("walden_projection_outputs", "Outputs applied to a projection.", ["projection"]))
 _SKIPPED = Tallies(Counter("walden_projection_skipped_outputs", "Outputs that could not be applied.", ["projection"]))
@@ -129,21 +128,7 @@ class Follower:
 
     async def run(self) -> None:
         """Follows until cancelled. Raises what does not pass by itself, and what has not passed within its budget."""
-        delays = Retries().delays()
-        while True:
-            began = time.monotonic()
-            try:
-                await self._session()
-            except (psycopg.Error, OSError, Failure) as error:
-                if judge(error).policy is Policy.STOP:
-                    raise
-                if time.monotonic() - began > STEADY_SECONDS:
-                    delays = Retries().delays()
-                delay = next(delays, None)
-                if delay is None:
-                    raise
-                log.warning("a reader was interrupted", reader=self._name, error=str(error).strip())
-                await asyncio.sleep(delay)
+        await persist(self._session, f"the reader {self._name}")
 
     async def _session(self) -> None:
         async with await AsyncConnection.connect(

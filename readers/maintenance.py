@@ -13,19 +13,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 import psycopg
 import structlog
 from psycopg import AsyncConnection
 
 from eventlog import leftover_slots
-from eventlog.faults import Failure, Policy, Retries, judge
+from eventlog.faults import Failure
 from eventlog.pools import component_dsn
 from eventlog.provision import outputs_slot
 from eventlog.queries import Queries
 from eventlog.settings import Media, Settings
 from eventlog.slots import SlotBlocked, SlotName, advance_slot, create_slot, database_oid, drop_slot, slot_health
-from eventlog.standing import end
+from eventlog.standing import end, persist
 from readers.media.pruning import prune
 from readers.retention.record import Busy
 from readers.retention.rounds import go_round
@@ -62,27 +63,9 @@ async def run(settings: Settings) -> None:
     """Work until cancelled. Raises what does not pass by itself, and what has not passed within five minutes."""
     retention = asyncio.create_task(_retention(settings), name="retention")
     try:
-        await _housekeeping(settings)
+        await persist(partial(_work, settings), "maintenance")
     finally:
         await end(retention)
-
-
-async def _housekeeping(settings: Settings) -> None:
-    delays = Retries().delays()
-    while True:
-        began = time.monotonic()
-        try:
-            await _work(settings)
-        except (psycopg.Error, Failure, OSError) as error:
-            if judge(error).policy is not Policy.RETRY:
-                raise
-            if time.monotonic() - began > SLOT_SECONDS:
-                delays = Retries().delays()
-            delay = next(delays, None)
-            if delay is None:
-                raise
-            log.warning("maintenance was interrupted", error=str(error).strip())
-            await asyncio.sleep(delay)
 
 
 async def _retention(settings: Settings) -> None:

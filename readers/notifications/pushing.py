@@ -16,16 +16,15 @@ from typing import Any, Final
 
 import aiohttp
 import orjson
-import psycopg
 import structlog
 from prometheus_client import Counter
 from psycopg import AsyncConnection
 
-from eventlog.faults import Failure, Policy, Retries, judge
 from eventlog.metrics import Tallies
 from eventlog.outgoing import Guard, GuardedClient, body_of
 from eventlog.queries import Queries
 from eventlog.safe_text import safe
+from eventlog.standing import persist
 from readers.notifications.payload import Push
 from readers.notifications.rooms import SQL as COUNTS
 
@@ -42,7 +41,6 @@ MOST_ANSWER_BYTES: Final = 65_536
 FIRST_PAUSE: Final = 2.0
 MOST_PAUSE: Final = 3_600.0
 SWEEP_SECONDS: Final = 600.0
-STEADY_SECONDS: Final = 10.0
 MOST_WAITING: Final = 1_000
 """Pushes that wait for one pusher: a gateway that comes back is told of the latest."""
 
@@ -89,21 +87,7 @@ class Pushing:
 
     async def run(self) -> None:
         """Works until cancelled. Raises what does not pass by itself, and what has not passed within its budget."""
-        delays = Retries().delays()
-        while True:
-            began = time.monotonic()
-            try:
-                await self._session()
-            except (psycopg.Error, OSError, Failure) as error:
-                if judge(error).policy is Policy.STOP:
-                    raise
-                if time.monotonic() - began > STEADY_SECONDS:
-                    delays = Retries().delays()
-                delay = next(delays, None)
-                if delay is None:
-                    raise
-                log.warning("pushing was interrupted", error=str(error).strip())
-                await asyncio.sleep(delay)
+        await persist(self._session, "pushing")
 
     async def _session(self) -> None:
         async with (

@@ -32,6 +32,10 @@ def test_a_list_that_is_too_long_for_a_payload_is_left_out() -> None:
     assert accepted_list([n << 40 for n in range(1, 2_000)]) is None
 
 
+def test_a_notice_without_its_list_says_how_far_all_the_same() -> None:
+    assert parse_notice("0 1 2 e") == Notice(0, 1, 2, "e", None)
+
+
 @pytest.mark.parametrize("payload", ["", "0", "0 1", "0 1 2", "x 1 2 e", "0 1 2 e 5,6", "0 1 2 e 5 6", "0 1 2 e zz"])
 def test_what_is_no_notice_is_none(payload: str) -> None:
     assert parse_notice(payload) is None
