@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import pytest_asyncio
+import structlog
 from api_server import Api, serving, settings_for
 from click.testing import CliRunner, Result
 from commands import Run
@@ -91,7 +92,16 @@ def run(writers_database: str, writers_folder: Path, monkeypatch: pytest.MonkeyP
     }.items():
         monkeypatch.setenv(name, value)
 
+    def invoke(arguments: tuple[str, ...]) -> Result:
+        # What the server in this process logs meanwhile is not the command's to say; and a command sets logs up for itself.
+        before = structlog.get_config()
+        try:
+            with structlog.testing.capture_logs():
+                return CliRunner().invoke(main, arguments)
+        finally:
+            structlog.configure(**before)
+
     async def one(*arguments: str) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, main, arguments)
+        return await asyncio.to_thread(invoke, arguments)
 
     return one
