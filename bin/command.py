@@ -14,6 +14,7 @@ from bin.erasing import erase, purge, retention
 from bin.history_commands import history_sql, query
 from bin.media import media
 from bin.outcome import ABSENT, CONFIGURATION, USAGE, fail, settings, told
+from bin.quarantine import quarantine
 from bin.registration_tokens import registration_token
 from bin.users import user
 from eventlog.configuration import ConfigurationError
@@ -405,6 +406,7 @@ def path() -> None:
 
 main.add_command(user)
 main.add_command(media)
+main.add_command(quarantine)
 main.add_command(history_sql)
 main.add_command(query)
 for command in (purge, erase, retention, registration_token):

@@ -206,7 +206,12 @@ def as_text(status: Status) -> str:
         lines.append(f"Nobody uses the {one['kind']} slot {one['name']}, which holds back {_bytes(one['retained'])}.")
         lines.append(f"  If nobody will need it: {one['command']}")
     lines += ["", f"Deferred: {status.deferred}. In quarantine: {len(status.quarantine)}."]
-    lines += [f"  entry {one['entry']} {one['event_id'] or ''}: {one['error']}" for one in status.quarantine]
+    lines += [
+        f"  entry {one['entry']} {one['event_id'] or ''}: {one['error'].partition(chr(10))[0]}"
+        for one in status.quarantine
+    ]
+    if status.quarantine:
+        lines.append("  To look at them, requeue or dismiss them: walden quarantine")
     return "\n".join([*lines, ""])
 
 

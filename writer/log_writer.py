@@ -123,7 +123,7 @@ class LogWriter:
         txn_path: str | None = None,
     ) -> Sent:
         """Appends an entry of a user (docs/log.md) and answers when it is judged. MatrixError 400 M_UNKNOWN if refused."""
-        shard_key = room_id if type in ("m.receipt", "directory", "forget") and room_id else user_id
+        shard_key = room_id if type in ("m.receipt", "directory", "forget", "scrub") and room_id else user_id
         if type == "m.receipt" and self.acted is not None:
             self.acted(user_id)
         if type == "alias":

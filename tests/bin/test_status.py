@@ -45,10 +45,13 @@ async def test_an_entry_without_a_verdict_is_a_lag_in_bytes_and_seconds(provisio
 async def test_quarantined_entries_are_listed_until_somebody_deals_with_them(provisioned: str, tmp_path: Path) -> None:
     async with await psycopg.AsyncConnection.connect(provisioned, autocommit=True) as connection:
         await connection.execute(
-            "insert into roomserver.quarantine (entry, event_id, error, attempts, position) values (7, '$e', 'broken', 3, 1)"
+            "insert into roomserver.quarantine (entry, event_id, error, attempts, position) values"
+            " (7, '$e', E'broken\\nat line 1', 3, 1)"
         )
-        (row,) = (await _status(provisioned, tmp_path)).quarantine
-        assert (row["entry"], row["event_id"], row["error"]) == (7, "$e", "broken")
+        status = await _status(provisioned, tmp_path)
+        (row,) = status.quarantine
+        assert (row["entry"], row["event_id"], row["error"]) == (7, "$e", "broken\nat line 1")
+        assert "entry 7 $e: broken\n" in as_text(status) and "at line 1" not in as_text(status)
         await connection.execute("update roomserver.quarantine set resolved_at = now(), resolution = 'dismissed'")
     assert (await _status(provisioned, tmp_path)).quarantine == []
 
