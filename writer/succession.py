@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from matrix.canonical import check_canonical
+from matrix.canonical import MAX_CANONICAL_INTEGER, check_canonical
 from matrix.errors import MatrixError
 from matrix.events import Event
 from matrix.identifiers import is_user_id
@@ -80,9 +80,8 @@ class Succession:
 
         add(("m.room.member", creator), {"membership": "join", **names})
         for key, content in self.state.items():
-            fits = not version.enforce_canonical_json or _is_canonical(content)
-            if fits and key not in (LEVELS, JOIN_RULES) and (key[0] != "m.space.child" or self._is_space):
-                add(key, content)
+            if key not in (LEVELS, JOIN_RULES) and (key[0] != "m.space.child" or self._is_space):
+                add(key, _canonical_part(content) if version.enforce_canonical_json else content)
         # Who is banned is banned before anybody can join.
         add(JOIN_RULES, _join_rules(self.state.get(JOIN_RULES, {}), version))
         levels = self._levels(version, [creator, *additional])
@@ -99,7 +98,7 @@ class Succession:
         former = creators_of(self.create) if self.create.room_version.privileged_creators else ()
         if old is None and (version.privileged_creators or not former):
             return None
-        content = _as_integers(old or {}) if version.integer_power_levels else dict(old or {})
+        content = _as_integers(old or {}, self.create.room_version)
         users = content.get("users")
         users = dict(users) if isinstance(users, dict) else {}
         if version.privileged_creators:
@@ -110,7 +109,7 @@ class Succession:
             state_default = content.get("state_default", LEVEL_DEFAULTS["state_default"])
             # "MUST have the level required to send m.room.tombstone events be higher than the level … to send state events"
             if events.get("m.room.tombstone", state_default) <= state_default:
-                events["m.room.tombstone"] = max(_LEVEL_TO_REPLACE, state_default + 1)
+                events["m.room.tombstone"] = min(max(_LEVEL_TO_REPLACE, state_default + 1), MAX_CANONICAL_INTEGER)
             content["events"] = events
         else:
             # Creators could do what takes more than 100, such as replacing the room: somebody has to be able to still.
@@ -166,6 +165,11 @@ def _join_rules(content: dict[str, Any], version: RoomVersion) -> dict[str, Any]
     return content if fits else {"join_rule": "invite"}
 
 
+def _canonical_part(content: dict[str, Any]) -> dict[str, Any]:
+    """What of a content newer versions can hold: a ban stands, whatever else its event says."""
+    return {name: value for name, value in content.items() if _is_canonical({name: value})}
+
+
 def _is_canonical(content: dict[str, Any]) -> bool:
     try:
         check_canonical(content)
@@ -182,15 +186,13 @@ def _levels_in(content: dict[str, Any]) -> list[int]:
     return [value for value in values if type(value) is int]
 
 
-def _as_integers(content: dict[str, Any]) -> dict[str, Any]:
-    """Power levels as newer versions want them: strings made integers, and what stands for no integer left out."""
+def _as_integers(content: dict[str, Any], former: RoomVersion) -> dict[str, Any]:
+    """Power levels as all versions want them of who makes them: integers that stand for what they were in the former room."""
 
     def integer(value: Any) -> int | None:
-        if type(value) is int:
-            return value
         try:
-            return int(value) if isinstance(value, str) and len(value) < 20 else None
-        except ValueError:
+            return max(-MAX_CANONICAL_INTEGER, min(parse_level(value, former), MAX_CANONICAL_INTEGER))
+        except BadPowerLevel:
             return None
 
     levels: dict[str, Any] = {}

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from api_server import Api, Client, part
 
+from writer.drafts import Draft
+
 _numbers = itertools.count(1)
 
 
@@ -111,6 +113,36 @@ async def test_creators_of_the_successor_are_who_asks_and_whom_they_name(
     carried: Any = await people[1].state(new_room, "m.room.power_levels")
     assert carried["users"] == {ids[number]: level for number, level in users.items()}
     assert carried["events"]["m.room.tombstone"] > carried.get("state_default", 50)
+
+
+async def test_what_newer_versions_cannot_hold_takes_nothing_else_along(api: Api) -> None:
+    alice, eve = await api.register(), await api.register()
+    room_id = await alice.create_room(room_version="5", preset="public_chat")
+    await put_state(alice, room_id, "m.room.history_visibility", {"history_visibility": "joined", "x": 1.5})
+    await put_state(alice, room_id, "m.room.member", {"membership": "ban", "score": 10**17}, eve.user_id)
+    new_room = await upgrade(alice, room_id, "12")
+    assert await alice.state(new_room, "m.room.history_visibility") == {"history_visibility": "joined"}
+    assert await alice.state(new_room, "m.room.member", eve.user_id) == {"membership": "ban"}
+
+
+@pytest.mark.parametrize("version", ["1", "6", "9", "11", "12"])
+async def test_levels_stay_what_they_stood_for_where_they_have_to_be_integers(api: Api, version: str) -> None:
+    alice, bob = await api.register(), await api.register()
+    override = {"users": {alice.user_id: 10**18}}
+    room_id = await alice.create_room(room_version="1", power_level_content_override=override)
+    content = {
+        "users": {alice.user_id: str(10**18), bob.user_id: " 50 "},
+        "users_default": -10.0,
+        "events_default": 20.9,
+        "events": {"m.room.name": "+30", "m.room.topic": 10**17, "m.room.avatar": 40.5},
+        "notifications": {"room": "7"},
+    }
+    # As clients could once, and other servers' can.
+    await api.process.log.send([Draft(room_id, alice.user_id, "m.room.power_levels", content, state_key="")])
+    carried: Any = await alice.state(await upgrade(alice, room_id, version), "m.room.power_levels")
+    assert (carried["users_default"], carried["events_default"], carried["notifications"]) == (-10, 20, {"room": 7})
+    assert carried["users"][bob.user_id] == 50
+    assert [carried["events"][f"m.room.{name}"] for name in ("name", "topic", "avatar")] == [30, 2**53 - 1, 40]
 
 
 async def test_former_creators_are_powerful_where_creators_are_not(api: Api) -> None:
