@@ -10,6 +10,7 @@ import fcntl
 import http.client
 import os
 import re
+import signal
 import sys
 import time
 import xmlrpc.client
@@ -175,6 +176,8 @@ def become_supervisor(data_dir: Path, configuration_file: Path, environ: Mapping
     """Replace this process by supervisord, in an interpreter that has loaded nothing else. Never returns."""
     environment = {**environ, MARK: str(data_dir.resolve()), "SPT_NOENV": "1"}
     command = [sys.executable, "-m", "bin.supervisor", str(configuration_file)]
+    # Kept for the supervisor's handlers: a Python that still loads its modules may lose a signal, or die of it in disorder.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     os.execve(sys.executable, command, environment)
 
 

@@ -49,9 +49,10 @@ class Options(ServerOptions):  # type: ignore[misc]
     """supervisord's options, with SIGHUP meaning the end: there is no configuration to read again."""
 
     def setsignals(self) -> None:
-        """Install the handlers."""
+        """Install the handlers, and let the signals in that have been held since before the exec."""
         super().setsignals()
         signal.signal(signal.SIGHUP, lambda *_: self.signal_receiver.receive(signal.SIGTERM, None))
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def execve(self, filename: str, argv: list[str], env: dict[str, str]) -> None:
         """In a fork: become a component."""

@@ -1,6 +1,7 @@
 """The supervisor's configuration, its lock, and the hunt for what an earlier run left."""
 
 import configparser
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from bin.supervision import (
     write_configuration,
 )
 from eventlog.configuration import load_settings
+
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def _parsed(tmp_path: Path, **environ: str) -> configparser.ConfigParser:
@@ -48,6 +51,35 @@ def test_other_servers_get_processes_of_their_own_only_for_another_certificate(t
     tls = {"WALDEN_FEDERATION_TLS_CERTIFICATE": "/c", "WALDEN_FEDERATION_TLS_KEY": "/k"}
     assert "program:federation" in _parsed(tmp_path, **tls)
     assert "program:federation" not in _parsed(tmp_path, **tls, WALDEN_FEDERATION_LISTEN="")
+
+
+EARLY = """
+import os, signal, sys
+from pathlib import Path
+from bin import supervision
+folder, number, become = Path(sys.argv[1]), int(sys.argv[2]), os.execve
+def signalled(*arguments):
+    os.kill(os.getpid(), number)
+    become(*arguments)
+os.execve = signalled
+supervision.become_supervisor(folder, supervision.write_configuration(folder, []), os.environ)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_comes_before_the_supervisor_has_loaded_ends_it_in_order(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY, str(tmp_path), str(int(number))],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "indicating exit request" in (tmp_path / "logs" / "supervisor.log").read_text()
 
 
 def test_a_percent_sign_in_the_path_is_no_expansion(tmp_path: Path) -> None:
