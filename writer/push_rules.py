@@ -1,20 +1,25 @@
 """Push rules: the defaults and what a user changed about them.
 
 Invariant: only the changes are stored, so that the defaults can be corrected for everybody; they are read and written under a
-claim. Source: client-server API, "Push rules".
+claim, and as a whole, so that they have a bound in bytes. Source: client-server API, "Push rules".
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
+import orjson
 from falcon.asgi import Request, Response
 
-from matrix.errors import missing_param
+from matrix.errors import missing_param, too_large
 from matrix.push_rules import PushRuleset
 from writer.account_data import PUSH_RULES, AccountData
 from writer.claims import Claims
 from writer.requests import read_body, session_of
+
+MOST_BYTES: Final = 524_288
+"""What a user has changed about the default rules, as it is stored: room for `matrix.push_rules.MAX_RULES` ordinary rules."""
 
 
 class PushRules:
@@ -82,4 +87,9 @@ class PushRules:
     async def _change(self, req: Request, change: Callable[[PushRuleset], PushRuleset]) -> None:
         user_id = session_of(req).user_id
         async with self._claims.hold(PUSH_RULES, user_id):
-            await self._data.put(user_id, "", PUSH_RULES, change(await self._rules(user_id)).stored())
+            rules = await self._rules(user_id)
+            changed = change(rules).stored()
+            size = len(orjson.dumps(changed))
+            if size > MOST_BYTES and size > len(orjson.dumps(rules.stored())):
+                raise too_large("The push rules of a user may have 512 KiB.")
+            await self._data.put(user_id, "", PUSH_RULES, changed)

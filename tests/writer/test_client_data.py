@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from api_server import Api, Client, part
 
-from writer import account_data
+from writer import account_data, push_rules
 
 
 def _data(user: Client, data_type: str, room_id: str = "") -> str:
@@ -142,6 +142,22 @@ async def test_a_push_rule_of_ones_own_is_added_moved_changed_and_deleted(api: A
     assert (await alice.get("pushrules/global/content/two/actions")).ok() == {"actions": ["notify"]}
     (await alice.delete("pushrules/global/content/two")).ok()
     assert await order() == ["one"]
+
+
+async def test_all_push_rules_of_a_user_together_have_so_many_bytes_and_no_more(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = await api.register()
+    rule = {"pattern": "x" * 400_000, "actions": ["notify"]}
+    (await alice.put("pushrules/global/content/one", rule)).ok()
+    assert (await alice.put("pushrules/global/content/two", rule)).refusal == (413, "M_TOO_LARGE")
+    tweak = {"actions": [{"set_tweak": "sound", "value": "x" * 200_000}]}
+    default = "pushrules/global/underride/.m.rule.message/actions"
+    assert (await alice.put(default, tweak)).refusal == (413, "M_TOO_LARGE")
+    monkeypatch.setattr(push_rules, "MOST_BYTES", 1000)
+    (await alice.put("pushrules/global/content/one/enabled", {"enabled": True})).ok()
+    (await alice.put("pushrules/global/content/one", {**rule, "pattern": "x" * 2000})).ok()
+    assert len((await alice.get("pushrules/global/")).ok()["content"]) == 1
 
 
 async def test_default_push_rules_are_changed_and_never_deleted(api: Api) -> None:
