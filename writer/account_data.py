@@ -28,6 +28,8 @@ SERVER_TYPES = ("m.fully_read", "m.push_rules")
 PUSH_RULES = "m.push_rules"
 TAGS = "m.tag"
 MOST_TAGS = 500
+MOST_TAG_BYTES = 65_536
+"""All tags of a room, each change of which writes them all."""
 MOST_TYPES = 1000
 
 
@@ -129,7 +131,10 @@ class Tags:
             tags = await self._tags(user_id, room_id)
             if len(tags) >= MOST_TAGS and tag not in tags:
                 raise too_large(f"A room may have {MOST_TAGS} tags.")
-            await self._data.put(user_id, room_id, TAGS, {"tags": {**tags, tag: body}})
+            changed = {**tags, tag: body}
+            if len(orjson.dumps(changed)) > MOST_TAG_BYTES:
+                raise too_large("The tags of a room may have 64 KiB.")
+            await self._data.put(user_id, room_id, TAGS, {"tags": changed})
         resp.media = {}
 
     async def on_delete(self, req: Request, resp: Response, user_id: str, room_id: str, tag: str) -> None:

@@ -87,6 +87,14 @@ async def test_tags_set_at_once_do_not_undo_each_other(api: Api) -> None:
     assert (await alice.get(_data(alice, "m.tag", room_id))).ok()["tags"]["m.favourite"] == {}
 
 
+async def test_all_tags_of_a_room_together_have_so_many_bytes_and_no_more(api: Api) -> None:
+    alice = await api.register()
+    tags = f"user/{alice.user_id}/rooms/!somewhere:test.example/tags"
+    for name, status in (("one", 200), ("two", 413), ("one", 200)):
+        assert (await alice.put(f"{tags}/u.{name}", {"org.example": "x" * 40_000})).status == status
+    assert (await alice.get(tags)).ok()["tags"].keys() == {"u.one"}
+
+
 async def test_a_filter_is_kept_and_equal_ones_have_one_id(api: Api) -> None:
     alice, bob = await api.register(), await api.register()
     path = f"user/{alice.user_id}/filter"
