@@ -257,6 +257,9 @@ class Decisions:
                 verdicts[verdict] += 1
                 queue.extend(self._judged(item.entry, effects))
             await self._commit(effects, None if queue else end_lsn)
+            for item in items:
+                if item.room is not None:
+                    item.room.trim()
             for verdict, count in verdicts.items():
                 self.metrics.verdict(verdict, count)
         if typing:

@@ -23,7 +23,7 @@ from roomserver.effects import Effects
 from roomserver.judge import MissingEvents, change_member, relate, replaced
 from roomserver.redactions import LEVELS, redact, redacted_early
 from roomserver.rooms import Known, Room, StateEvent, StateKey
-from roomserver.store import CREATE, SQL, Item, Store
+from roomserver.store import CREATE, SQL, Found, Item, Store
 
 # Levels of auth chains loaded for one resolution; a room has a few dozen at most.
 MAX_ROUNDS = 1_000
@@ -66,6 +66,7 @@ class Fork:
         self._line_is_new = False
         self._power: dict[StateKey, Event] = {}
         self._target: Known | None = None
+        self._elsewhere: set[str] = set()
 
     async def gather(self) -> None:
         """Decides. Raises MissingEvents."""
@@ -177,8 +178,10 @@ class Fork:
             following = await self._judged(sorted(behind - covered))
         return covered
 
-    async def _load(self, event_ids: list[str]) -> dict[str, Any]:
-        found = await self.store.events(self.connection, dict.fromkeys(event_ids, self.room.version))
+    async def _load(self, event_ids: list[str]) -> dict[str, Found]:
+        answers = await self.store.events(self.connection, dict.fromkeys(event_ids, (self.room,)))
+        self._elsewhere.update(event_id for event_id, one in answers.items() if one is None)
+        found = {event_id: one for event_id, one in answers.items() if one is not None}
         for event_id, one in found.items():
             self.events[event_id] = one.event
             self.entries[event_id] = one.entry
@@ -209,6 +212,8 @@ class Fork:
             return "r", "The room has no create event."
         await self._event(create)
         missing = [event_id for event_id in event.auth_events if event_id not in self.events]
+        if not self._elsewhere.isdisjoint(missing):
+            return "r", "An auth event is of another room."
         if missing:
             raise MissingEvents(missing)
         try:

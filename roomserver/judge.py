@@ -45,11 +45,15 @@ def judge_event(item: Item, store: Store, effects: Effects) -> str:
     if event is None or room is None:
         if event is not None and event.type == CREATE[0]:
             return _begin_room(item, event, store, effects)
+        if entry.type == CREATE[0]:
+            return _refuse(effects, item, None, "r", "The room version is not a recognised one.")
         if entry.local:
             return _refuse(effects, item, None, "t", "The room's create event was not accepted.")
         raise MissingEvents([NO_ROOM + entry.room_id])
     known = room.known
     missing = [event_id for event_id in event.prev_events if event_id not in known]
+    if any((entry.room_id, event_id) in store.elsewhere for event_id in missing):
+        return _refuse(effects, item, room, "r", "A previous event is of another room.")
     if missing:
         raise MissingEvents(missing)
     if event.type == CREATE[0]:
@@ -67,6 +71,8 @@ def judge_event(item: Item, store: Store, effects: Effects) -> str:
     try:
         _authorise(item, event, room)
     except UnknownAuthEvent as error:
+        if (entry.room_id, error.event_id) in store.elsewhere:
+            return _refuse(effects, item, room, "r", "An auth event is of another room.")
         raise MissingEvents([error.event_id]) from None
     except AuthError as error:
         return _refuse(effects, item, room, "r", error.reason)

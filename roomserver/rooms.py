@@ -66,7 +66,7 @@ class Room:
     senders: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
 
     def remember(self, event_id: str, known: Known) -> None:
-        """Adds a judged event, forgetting the one remembered longest.
+        """Adds a judged event; `trim` forgets the ones remembered longest.
 
         Nobody asks for a remembered event's PDU again, nor for a message's content, and they would be most of the memory.
         """
@@ -76,7 +76,10 @@ class Room:
             if event.state_key is None:
                 event.content = _NOTHING
         self.known[event_id] = known
-        if len(self.known) > KNOWN_EVENTS:
+
+    def trim(self) -> None:
+        """Keeps the bound on events; between batches, for a batch may need all that was read for it."""
+        while len(self.known) > KNOWN_EVENTS:
             self.known.popitem(last=False)
 
     def is_current(self, known: Known) -> bool:

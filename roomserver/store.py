@@ -6,7 +6,7 @@ asks the database nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -67,6 +67,8 @@ class Store:
         self._numbers: list[int] = []
         self.early: dict[str, list[Early]] = {}
         """By the event they name, the redactions that came before it, of the events of this batch."""
+        self.elsewhere: set[tuple[str, str]] = set()
+        """(room id, event id): what events of this batch name that is of another room."""
         # What user entries of this batch collide with, read by `prepare`.
         self.receipts: dict[tuple[int, str, str, str], int | None] = {}
         self.timelines: dict[str, tuple[int | None, int | None]] = {}
@@ -94,7 +96,9 @@ class Store:
             if version is None and entry.type == CREATE[0]:
                 content = body.get("content")
                 named = content.get("room_version", "1") if isinstance(content, dict) else "1"
-                version = begun[entry.room_id] = ROOM_VERSIONS[named]
+                version = ROOM_VERSIONS.get(named) if isinstance(named, str) else None
+                if version is not None:
+                    begun[entry.room_id] = version
             if version is None:
                 continue
             item.event = event = Event.from_pdu(body, version, entry.event_id)
@@ -170,37 +174,28 @@ class Store:
 
     async def _load_known(self, connection: AsyncConnection, items: Sequence[Item]) -> None:
         ours = {item.entry.event_id for item in items}
-        wanted: dict[str, Room] = {}
+        wanted: dict[str, list[Room]] = {}
         for item in items:
             room, event = item.room, item.event
             if room is None or event is None:
                 continue
-            for event_id in event.prev_events:
-                if event_id not in room.known and event_id not in ours:
-                    wanted[event_id] = room
             # What an event of another server rests on need not be part of the current state.
             current = {found.event.event_id for key in item.keys if (found := room.state.get(key)) is not None}
-            for event_id in event.auth_events:
-                if event_id not in current and event_id not in room.known and event_id not in ours:
-                    wanted[event_id] = room
-            if event.redacts is not None and event.redacts not in room.known and event.redacts not in ours:
-                wanted[event.redacts] = room
+            named = [*event.prev_events, *(event_id for event_id in event.auth_events if event_id not in current)]
+            if event.redacts is not None:
+                named.append(event.redacts)
+            for event_id in named:
+                if event_id not in room.known and event_id not in ours:
+                    wanted.setdefault(event_id, []).append(room)
+        self.elsewhere = set()
         if not wanted:
             return
-        answers = await self.events(connection, {event_id: room.version for event_id, room in wanted.items()})
-        for event_id, event_found in answers.items():
-            room = wanted[event_id]
-            if event_found.verdict is not None and event_found.event.room_id == room.room_id:
-                room.remember(
-                    event_id,
-                    Known(
-                        event_found.entry,
-                        event_found.verdict,
-                        event_found.line,
-                        event_found.position,
-                        event_found.event,
-                    ),
-                )
+        for event_id, one in (await self.events(connection, wanted)).items():
+            for room in wanted[event_id]:
+                if one is None or one.event.room_id != room.room_id:
+                    self.elsewhere.add((room.room_id, event_id))
+                elif one.verdict is not None:
+                    room.remember(event_id, Known(one.entry, one.verdict, one.line, one.position, one.event))
 
     async def _load_early(self, connection: AsyncConnection, items: Iterable[Item]) -> None:
         self.early = {}
@@ -218,16 +213,22 @@ class Store:
             redaction = Event.from_pdu(orjson.loads(pdu), foreign[named], event_id)
             self.early.setdefault(named, []).append(Early(entry, redaction))
 
-    async def events(self, connection: AsyncConnection, versions: dict[str, RoomVersion]) -> dict[str, Found]:
-        """Events by id, each parsed by the room version given for it; unknown ones are left out."""
+    async def events(
+        self, connection: AsyncConnection, wanted: Mapping[str, Sequence[Room]]
+    ) -> dict[str, Found | None]:
+        """Events by id, each looked for in some rooms; unknown ones are left out, and None is one of another room."""
         # What holds U+0000 is no event's id, and no parameter.
-        asked = [event_id for event_id in versions if "\0" not in event_id]
+        asked = [event_id for event_id in wanted if "\0" not in event_id]
         if not asked:
             return {}
         cursor = await connection.execute(SQL["events"], {"event_ids": asked})
-        found = {}
-        for event_id, entry, verdict, line, position, timeline, _, pdu in await cursor.fetchall():
-            event = Event.from_pdu(orjson.loads(pdu), versions[event_id], event_id)
+        found: dict[str, Found | None] = {}
+        for event_id, entry, verdict, line, position, timeline, room_id, pdu in await cursor.fetchall():
+            room = next((room for room in wanted[event_id] if room.room_id == room_id), None)
+            if room is None:
+                found[event_id] = None
+                continue
+            event = Event.from_pdu(orjson.loads(pdu), room.version, event_id)
             event.rejected = verdict in ("r", "t", "q")
             found[event_id] = Found(entry, verdict, line or 0, position or 0, timeline, event)
         return found

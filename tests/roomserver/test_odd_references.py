@@ -1,0 +1,110 @@
+"""Events of other servers that name what they should not, or more than is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from running_roomserver import judged, receive, running, settings_for
+
+from matrix.auth_rules import auth_event_keys
+from matrix.events import Event
+from matrix.room_versions import ROOM_VERSIONS
+from roomserver.rooms import KNOWN_EVENTS
+from tests.matrix.room_dag import RoomDag
+
+pytestmark = pytest.mark.postgres
+
+
+def message(dag: RoomDag, prev_events: Sequence[str], auth_events: Sequence[str] | None = None) -> Event:
+    """A message of the room's creator."""
+    sender = dag.creator
+    state = dag.state_after[prev_events[0]]
+    keys = auth_event_keys("m.room.message", sender, None, {}, dag.room_version)
+    selected = [state[key] for key in keys if key in state] if auth_events is None else [*auth_events]
+    event = dag._event(dag.servers[0], sender, "m.room.message", None, {}, list(prev_events), selected)
+    dag.events[event.event_id] = event
+    dag.state_after[event.event_id] = state
+    return event
+
+
+def deferred(dsn: str) -> int:
+    with psycopg.connect(dsn) as connection:
+        (count,) = connection.execute("select count(*) from roomserver.deferred").fetchone() or (0,)
+    return int(count)
+
+
+async def test_a_batch_may_name_more_events_than_are_remembered(provisioned: str, tmp_path: Path) -> None:
+    dag = RoomDag("11", 1, servers=1, users_per_server=2)
+    chain = [message(dag, sorted(dag.extremities[dag.servers[0]]))]
+    for _ in range(KNOWN_EVENTS + 20):
+        chain.append(message(dag, [chain[-1].event_id]))
+    count = receive(provisioned, dag.events.values())
+    async with running(settings_for(provisioned, tmp_path)):
+        await judged(provisioned, count)
+    forks = [message(dag, [event.event_id]) for event in chain]
+    count += receive(provisioned, forks)
+    async with running(settings_for(provisioned, tmp_path)):
+        verdicts = await judged(provisioned, count)
+    assert {verdicts[event.event_id][0] for event in forks} == {"a"}
+    assert deferred(provisioned) == 0
+
+
+@pytest.mark.parametrize("forked", [False, True])
+async def test_what_names_events_of_another_room_is_rejected_and_does_not_wait(
+    forked: bool, provisioned: str, tmp_path: Path
+) -> None:
+    # Neither parses as the other's version.
+    here, there = RoomDag("11", 1, servers=1, users_per_server=1), RoomDag("12", 2, servers=1, users_per_server=1)
+    create, theirs = next(iter(there.events)), next(reversed(there.events))
+    ours = next(reversed(here.events))
+    base = [*here.events.values(), *there.events.values()]
+    here.events |= there.events
+    if forked:
+        base.append(message(here, [ours]))
+    selected = list(message(here, [ours]).auth_events)
+    bad = [
+        message(here, [ours, theirs]),
+        message(here, [ours, create]),
+        message(here, [ours], [*selected, create]),
+        message(here, [ours], [*selected, theirs]),
+    ]
+    good = message(here, [ours])
+    count = receive(provisioned, base)
+    async with running(settings_for(provisioned, tmp_path)):
+        await judged(provisioned, count)
+    # In one batch with an event of the other room that names the same.
+    proper = message(there, [theirs])
+    count += receive(provisioned, [*bad, proper, good])
+    async with running(settings_for(provisioned, tmp_path)):
+        verdicts = await judged(provisioned, count)
+    assert [(verdicts[event.event_id][0], "another room" in str(verdicts[event.event_id][3])) for event in bad] == [
+        ("r", True)
+    ] * 4
+    assert verdicts[good.event_id][0] == verdicts[proper.event_id][0] == "a"
+    assert deferred(provisioned) == 0
+
+
+@pytest.mark.parametrize("named", ["99", ["x"], None, 5, {}])
+async def test_a_room_of_an_unknown_version_is_rejected(named: Any, provisioned: str, tmp_path: Path) -> None:
+    pdu: dict[str, Any] = {
+        "type": "m.room.create",
+        "state_key": "",
+        "sender": "@a:x",
+        "room_id": "!r:x",
+        "event_id": "$c:x",
+        "content": {"creator": "@a:x", "room_version": named},
+        "depth": 1,
+        "origin_server_ts": 1,
+        "prev_events": [],
+        "auth_events": [],
+        "hashes": {"sha256": "x"},
+        "signatures": {},
+    }
+    async with running(settings_for(provisioned, tmp_path)):
+        count = receive(provisioned, [Event.from_pdu(pdu, ROOM_VERSIONS["1"])])
+        verdicts = await judged(provisioned, count)
+    assert verdicts["$c:x"][0] == "r"
