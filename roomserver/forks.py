@@ -25,8 +25,11 @@ from roomserver.redactions import LEVELS, redact, redacted_early
 from roomserver.rooms import Known, Room, StateEvent, StateKey
 from roomserver.store import CREATE, SQL, Found, Item, Store
 
-# Levels of auth chains loaded for one resolution; a room has a few dozen at most.
+# Levels of auth chains loaded for one resolution, and after how many what has stood at the keys in question is loaded at once: who
+# has changed their name a thousand times has a chain of a thousand levels.
 MAX_ROUNDS = 1_000
+DEEP_ROUNDS = 8
+MOST_FORMER = 20_000
 # How far behind an event extremities are looked for, past events that were not accepted; `heads` in projections.sql says the same.
 MOST_NOT_ACCEPTED = 100
 
@@ -194,13 +197,21 @@ class Fork:
 
     async def _resolve(self, states: list[Ids]) -> Resolution:
         """Loads the auth chains that the resolution reads, a level per round, and resolves."""
-        for _ in range(MAX_ROUNDS):
+        asked: set[StateKey] = set()
+        for number in range(MAX_ROUNDS):
             missing = missing_auth_events(self.room.version, states, self.events)
             if not missing:
                 return await self.resolver(self.room.version, states, self.events)
             found = await self._load(list(missing))
             if len(found) < len(missing):
                 raise MissingEvents(sorted(missing - found.keys()))
+            keys = {(one.event.type, one.event.state_key or "") for one in found.values()} - asked
+            if number >= DEEP_ROUNDS and keys:
+                asked |= keys
+                former = await self.store.former(self.connection, self.room, keys, MOST_FORMER)
+                for event_id, (entry, event) in former.items():
+                    self.events.setdefault(event_id, event)
+                    self.entries[event_id] = entry
         raise RuntimeError(f"the auth chains of {self.room.room_id} are deeper than {MAX_ROUNDS}")
 
     async def _authorise(self, before: Mapping[StateKey, str], current: Ids) -> tuple[str, str | None]:

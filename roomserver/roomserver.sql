@@ -40,6 +40,19 @@ select s.type, s.state_key, e.event_id, s.entry
 from roomserver.state_at_v2(%(room)s, %(line)s, %(position)s) s
 join eventlog.events e on e.id = s.entry and e.kind = 's'
 
+-- former --
+-- What has stood at keys of a room's state, on any line, the latest first.
+select e.event_id, e.id, e.json
+from (
+    select distinct s.entry
+    from unnest(%(types)s::text[], %(keys)s::text[]) as k (type, state_key)
+    join roomserver.state s on s.room = %(room)s and s.type = k.type and s.state_key = k.state_key
+    where s.entry is not null
+    order by s.entry desc
+    limit %(most)s
+) x
+join eventlog.events e on e.id = x.entry and e.kind = 's'
+
 -- next_line --
 -- The number of a room's next state line.
 select coalesce(max(line), 0) + 1 from roomserver.lines where room = %(room)s

@@ -233,6 +233,25 @@ class Store:
             found[event_id] = Found(entry, verdict, line or 0, position or 0, timeline, event)
         return found
 
+    async def former(
+        self, connection: AsyncConnection, room: Room, keys: Iterable[StateKey], most: int
+    ) -> dict[str, tuple[int, Event]]:
+        """Entries and events, by id, that have stood at keys of a room's state."""
+        asked = list(keys)
+        cursor = await connection.execute(
+            SQL["former"],
+            {
+                "room": room.nid,
+                "types": [safe(key[0]) for key in asked],
+                "keys": [safe(key[1]) for key in asked],
+                "most": most,
+            },
+        )
+        return {
+            event_id: (entry, Event.from_pdu(orjson.loads(pdu), room.version, event_id))
+            for event_id, entry, pdu in await cursor.fetchall()
+        }
+
     async def state_at(
         self, connection: AsyncConnection, room: Room, line: int, position: int
     ) -> dict[StateKey, tuple[str, int]]:

@@ -13,6 +13,7 @@ from running_roomserver import judged, receive, running, settings_for
 from matrix.auth_rules import auth_event_keys
 from matrix.events import Event
 from matrix.room_versions import ROOM_VERSIONS
+from roomserver import forks
 from roomserver.rooms import KNOWN_EVENTS
 from tests.matrix.room_dag import RoomDag
 
@@ -108,3 +109,40 @@ async def test_a_room_of_an_unknown_version_is_rejected(named: Any, provisioned:
         count = receive(provisioned, [Event.from_pdu(pdu, ROOM_VERSIONS["1"])])
         verdicts = await judged(provisioned, count)
     assert verdicts["$c:x"][0] == "r"
+
+
+@pytest.mark.parametrize("aside", [False, True])
+async def test_a_chain_of_many_changes_of_a_name_is_resolved(
+    aside: bool, provisioned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forks, "MAX_ROUNDS", 30)
+    dag = RoomDag("11", 1, servers=1, users_per_server=2)
+    user, tip = dag.everyone[1], next(reversed(dag.events))
+    begun = tip
+
+    def renamed(name: str, prev_event: str) -> Event:
+        state = dag.state_after[prev_event]
+        content = {"membership": "join", "displayname": name}
+        keys = auth_event_keys("m.room.member", user, user, content, dag.room_version)
+        selected = [state[key] for key in keys if key in state]
+        event = dag._event(dag.servers[0], user, "m.room.member", user, content, [prev_event], selected)
+        dag.events[event.event_id] = event
+        dag.state_after[event.event_id] = {**state, ("m.room.member", user): event.event_id}
+        return event
+
+    for number in range(60):
+        tip = renamed(f"main {number}", tip).event_id
+    other = begun
+    for number in range(60):
+        # A branch as long, whose every event is off the main line.
+        other = renamed(f"branch {number}", other).event_id
+    last = renamed("last", begun)
+    count = receive(provisioned, dag.events.values())
+    async with running(settings_for(provisioned, tmp_path)) as server:
+        if aside:
+            server.decisions.large_room = 0
+        verdicts = await judged(provisioned, count)
+    assert {verdict for verdict, *_ in verdicts.values()} == {"a"}
+    with psycopg.connect(provisioned) as connection:
+        (stored,) = connection.execute("select extremities from roomserver.heads").fetchone() or ([],)
+        assert {tip, other, last.event_id} <= set(stored)
