@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,31 @@ async def test_what_is_in_quarantine_is_not_found(api: Api) -> None:
     for one in (media_id, await upload(alice, content)):
         answer = await download(alice, one)
         assert (answer.status_code, answer.json()["errcode"]) == (404, "M_NOT_FOUND")
+
+
+async def test_a_uri_in_quarantine_takes_no_content_until_it_is_released(api: Api) -> None:
+    alice = await api.register()
+    media_id = (await alice.post("/_matrix/media/v1/create")).ok()["content_uri"].rpartition("/")[2]
+    pool = api.process.pool
+
+    async def hold(held: bool) -> None:
+        async with pool.connection() as connection:
+            await connection.execute(
+                "update media.uploads set quarantined_at = case when %s then now() end where media_id = %s",
+                [held, media_id],
+            )
+
+    async def put(content: Any) -> int:
+        return (await ask(alice, "PUT", f"{OLD}/upload/{SERVER_NAME}/{media_id}", content)).status_code
+
+    async def late() -> AsyncIterator[bytes]:
+        yield b"x"
+        await hold(True)
+
+    assert await put(late()) == 404 and await put(b"x") == 404
+    assert (await download(alice, media_id)).status_code == 404
+    await hold(False)
+    assert await put(b"x") == 200 and (await download(alice, media_id)).content == b"x"
 
 
 async def test_who_has_uploaded_as_much_as_they_may_is_refused_more(

@@ -7,17 +7,20 @@ where (select count(*) from media.uploads u
 returning (extract(epoch from expires_at) * 1000)::bigint
 
 -- awaited --
--- Of a URI: whose it is, whether its content is there, and whether it is still awaited.
-select user_id, blob is not null, expires_at > now() from media.uploads where media_id = %(media_id)s
+-- Of a URI: whose it is, whether its content is there, and whether it is still awaited, which in quarantine it is not.
+select user_id, blob is not null, expires_at > now() and quarantined_at is null from media.uploads where media_id = %(media_id)s
 
 -- allowance --
 -- What a user has uploaded.
 select files, bytes from media.usage where user_id = %(user_id)s
 
 -- store --
--- An upload whose content was written.
-select media.store_v1(%(media_id)s, %(user_id)s, %(blob)s, %(sha256)s, %(bytes)s, %(content_type)s, %(file_name)s, %(awaited)s,
-                      %(legacy)s, %(most_files)s, %(most_bytes)s)
+-- An upload whose content was written, unless its URI has been put into quarantine before there was one.
+select case
+    when exists (select from media.uploads u where u.media_id = %(media_id)s and u.quarantined_at is not null) then 'unknown'
+    else media.store_v1(%(media_id)s, %(user_id)s, %(blob)s, %(sha256)s, %(bytes)s, %(content_type)s, %(file_name)s, %(awaited)s,
+                        %(legacy)s, %(most_files)s, %(most_bytes)s)
+end
 
 -- name --
 -- Says of which type an upload of the server's own is.
