@@ -126,6 +126,12 @@ class Blobs:
             place += len(part)
             yield part
 
+    async def is_there(self, blob: Blob) -> bool:
+        """Whether a content is where it should be, and as long; one in the database is."""
+        if blob.file is None:
+            return True
+        return await asyncio.to_thread(_length, path_of(self._directory, blob.file)) == blob.bytes
+
     async def _part(self, blob: Blob, number: int, offset: int, wanted: int) -> bytes:
         values = {"blob": blob.blob, "number": number, "first": offset + 1, "bytes": wanted}
         async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
@@ -165,6 +171,14 @@ def _finish(file: int) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def _length(path: Path) -> int:
+    """Of a file. -1: there is none."""
+    try:
+        return path.stat().st_size if path.is_file() else -1
+    except OSError:
+        return -1
 
 
 def _read(path: Path, place: int, wanted: int) -> bytes:

@@ -89,9 +89,13 @@ class Library:
         try:
             part = await anext(parts, b"")
         except BlobLost as error:
-            log.error("the content of an upload is lost", media_id=found.media_id, error=str(error))
-            raise not_found("The content of that is lost.") from error
+            raise self.lost(found, error) from error
         return _with_first(part, parts)
+
+    def lost(self, found: Found, error: BlobLost) -> MatrixError:
+        """What is answered, and said in the log, when the content is not where it should be."""
+        log.error("the content of an upload is lost", media_id=found.media_id, error=str(error))
+        return not_found("The content of that is lost.")
 
     async def _look(self, media_id: str) -> Found | None:
         """None: it is awaited. M_NOT_FOUND."""

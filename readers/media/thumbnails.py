@@ -14,6 +14,7 @@ import falcon
 from falcon.asgi import Request, Response
 from prometheus_client import Counter
 
+from eventlog.blobs import BlobLost
 from eventlog.image_decoding import Decoders
 from eventlog.metrics import Tallies
 from eventlog.settings import Media
@@ -88,7 +89,10 @@ class Thumbnails:
         if found.blob.bytes > self._most_bytes:
             return Made("", None, "too_large")
         wanted = {"width": size.width, "height": size.height, "method": size.method, "animated": size.animated}
-        decoded = await self._decoders.run("thumbnail", self._library.read(found), **wanted)
+        try:
+            decoded = await self._decoders.run("thumbnail", self._library.read(found), **wanted)
+        except BlobLost as error:
+            raise self._library.lost(found, error) from error
         if decoded.error:
             return Made("", None, decoded.error)
         return Made(decoded.answer["content_type"], None if decoded.answer.get("original") else decoded.data)

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from api_server import SERVER_NAME, Api, Client, part, serving, settings_for
 
+from eventlog.blobs import path_of
 from readers.media import resources
 
 V1 = "/_matrix/client/v1/media"
@@ -338,6 +339,36 @@ async def test_what_is_lost_is_not_found_and_nobody_keeps_that_in_mind(
         assert "immutable" not in lost.headers.get("cache-control", "") and "etag" not in lost.headers
         (tmp_path / "elsewhere").rename(file)
         assert len((await download(alice, media_id)).content) == 300_000
+
+
+@pytest.mark.parametrize("store", ["directory", "database"])
+async def test_who_uploads_a_lost_content_again_brings_it_back_for_all(
+    writers_database: str, tmp_path: Path, api: Api, store: str
+) -> None:
+    """`api` is there for its room server."""
+    content = PNG + os.urandom(300_000)
+    settings = settings_for(writers_database, tmp_path, WALDEN_MEDIA_STORE="directory")
+    async with serving(settings) as here:
+        alice, bob = await here.register(), await here.register()
+        first = [await upload(alice, content), await upload(bob, content)]
+        # The second one's is as long and idle: equal contents are one.
+        async with api.process.pool.connection() as connection:
+            query = "select b.file from media.uploads u join media.blobs b using (blob) where u.media_id = %s"
+            row = await (await connection.execute(query, [first[0]])).fetchone()
+        assert row is not None
+        file = path_of(settings.media.directory, row[0])
+    async with serving(settings_for(writers_database, tmp_path, WALDEN_MEDIA_STORE=store)) as here:
+        alice, bob = (Client(here, one.user_id, one.token) for one in (alice, bob))
+        file.write_bytes(content[:280_000])
+        lost = await ask(alice, "GET", f"{V1}/thumbnail/{SERVER_NAME}/{first[0]}?width=32&height=32")
+        assert (lost.status_code, lost.json()["errcode"]) == (404, "M_NOT_FOUND")
+        again = await asyncio.gather(*(upload(who, content) for who in (alice, bob, alice)))
+        for media_id in (*first, *again):
+            assert (await download(bob, media_id)).content == content
+    async with api.process.pool.connection() as connection:
+        query = "select count(distinct blob) from media.uploads where media_id = any (%s)"
+        cursor = await connection.execute(query, [[*first, *again]])
+        assert await cursor.fetchone() == (1,)
 
 
 class Talk:

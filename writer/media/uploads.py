@@ -1,7 +1,8 @@
 """Uploads: bytes of a client become what an mxc:// URI stands for.
 
-Invariant: a URI is answered once its content is safe, all of it, and never stands for anything else. What a user may have in all is
-checked in the transaction that stores, whatever was promised before. Source: client-server API, "Content repository".
+Invariant: a URI is answered once its content is safe, all of it, and never stands for anything else. An equal content takes its
+place only while it is there. What a user may have in all is checked in the transaction that stores, whatever was promised before.
+Source: client-server API, "Content repository".
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
+
+import psycopg
 
 from eventlog.blobs import Blob, Blobs
 from eventlog.pace import Pace
@@ -134,10 +137,8 @@ class Uploads:
                 "most_files": self._settings.user_max_files or _UNLIMITED,
                 "most_bytes": self._settings.user_max_bytes or _UNLIMITED,
             }
-            async with self._pool.connection() as connection:
-                row = await (await connection.execute(SQL["store"], values)).fetchone()
-        assert row is not None
-        match row[0]:
+            said_of_it = await self._commit(values)
+        match said_of_it:
             case "stored":
                 return Stored(str(values["media_id"]), Blob(writer.blob, writer.bytes, writer.file))
             case "quota":
@@ -146,6 +147,22 @@ class Uploads:
                 # Somebody was faster, or its time was over meanwhile.
                 await self.check_awaited(user_id or "", media_id)
         raise unknown(408, "The upload took too long.")
+
+    async def _commit(self, values: dict[str, Any]) -> str:
+        """What became of it, as media.store_v1 says it."""
+        async with self._pool.connection() as connection:
+            equal = await (await connection.execute(SQL["equal"], {"sha256": values["sha256"]})).fetchone()
+        lost = None if equal is None or await self._blobs.is_there(Blob(*equal)) else equal[0]
+        async with self._pool.connection() as connection, connection.transaction():
+            if lost is not None:
+                # As a file that a restore has not brought back: those who have uploaded it have it again.
+                await connection.execute(SQL["replace"], {**values, "lost": lost})
+            row = await (await connection.execute(SQL["store"], values)).fetchone()
+            assert row is not None
+            outcome: str = row[0]
+            if outcome != "stored":
+                raise psycopg.Rollback
+        return outcome
 
     async def name(self, media_id: str, content_type: str) -> None:
         """Says of which type an upload of the server's own is, once that is known."""

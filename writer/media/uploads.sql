@@ -14,6 +14,19 @@ select user_id, blob is not null, expires_at > now() and quarantined_at is null 
 -- What a user has uploaded.
 select files, bytes from media.usage where user_id = %(user_id)s
 
+-- equal --
+-- The content of that hash that there is.
+select blob, bytes, file from media.blobs where sha256 = %(sha256)s
+
+-- replace --
+-- Puts a content that was written in the place of an equal one that is lost, which goes.
+with lost as (
+    update media.blobs b set sha256 = null, idle_since = now()
+    where b.blob = %(lost)s and b.sha256 = %(sha256)s
+    returning b.blob
+)
+update media.uploads u set blob = %(blob)s from lost l where u.blob = l.blob
+
 -- store --
 -- An upload whose content was written, unless its URI has been put into quarantine before there was one.
 select case
