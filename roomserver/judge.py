@@ -113,7 +113,7 @@ def _authorise(item: Item, event: Event, room: Room) -> None:
     plain = not event.is_state and event.type != "m.room.redaction"
     if plain:
         memo = room.senders.get((event.sender, event.type))
-        if memo is not None and len(event.auth_events) == len(memo) and memo.issuperset(event.auth_events):
+        if memo is not None and _names(event, memo):
             return
     state: dict[StateKey, Event] = {}
     selected = set()
@@ -123,7 +123,7 @@ def _authorise(item: Item, event: Event, room: Room) -> None:
             state[key] = found.event
             if key != CREATE or room.version.create_event_in_auth_events:
                 selected.add(found.event.event_id)
-    if selected != set(event.auth_events):
+    if not _names(event, selected):
         by_id = {e.event_id: e for e in state.values()}
         for event_id in event.auth_events:
             if event_id not in by_id:
@@ -145,6 +145,11 @@ def _authorise(item: Item, event: Event, room: Room) -> None:
     check_against_state(event, state)
     if plain:
         room.senders[event.sender, event.type] = frozenset(selected)
+
+
+def _names(event: Event, selected: set[str] | frozenset[str]) -> bool:
+    """Whether the auth events are these, each named once: twice is one too many (rule 3.1)."""
+    return len(event.auth_events) == len(selected) and selected.issubset(event.auth_events)
 
 
 def _state(room: Room, key: StateKey) -> StateEvent | None:

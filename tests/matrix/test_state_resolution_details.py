@@ -115,6 +115,21 @@ def test_power_levels_with_a_state_key_have_no_power() -> None:
     assert resolution.remaining_events == (one,)
 
 
+@pytest.mark.parametrize(
+    ("sender", "membership", "power"), [("@a:x", "leave", False), (ADMIN, "leave", True), (ADMIN, "ban", True)]
+)
+def test_only_who_makes_others_leave_takes_power_away(sender: str, membership: str, power: bool) -> None:
+    room = SmallRoom("11")
+    theirs = ("m.room.member", "@a:x")
+    joined = room.add("member", *theirs, {"membership": "join"}, ["$create", "$levels", "$rules"], sender="@a:x")
+    room.state[theirs] = joined
+    auth_events = ["$create", "$levels", joined] if sender == "@a:x" else ["$create", "$admin", "$levels", joined]
+    gone = room.add("gone", *theirs, {"membership": membership}, auth_events, sender=sender)
+    resolution = resolve(room.rules, [room.state, {**room.state, theirs: gone}], room.events)
+    assert (gone in resolution.power_events) is power
+    assert (gone in resolution.remaining_events) is not power
+
+
 def test_a_key_that_one_state_lacks_is_in_conflict_from_version_2_on_and_not_in_version_1() -> None:
     for room_version, conflicted in (("1", set()), ("2", {TOPIC}), ("12", {TOPIC})):
         room = SmallRoom(room_version)
