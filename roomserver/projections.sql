@@ -369,7 +369,7 @@ order by r.room is not null, room, root
 limit %(most)s
 
 -- activity_users --
--- What each user did by day, up to where it is counted. Days of which the log has not all messages any more stand as they are.
+-- What each user did by day, up to where it is counted. Where the log has not all messages any more, counts stand as they are.
 with entries as (
     select o.room, e.sender, (eventlog.entry_time(o.entry) at time zone 'utc')::date as day, o.kind = 's' as change,
            e.type = 'm.reaction' as reaction, e.type in ('m.room.message', 'm.room.encrypted', 'm.sticker') as message,
@@ -396,11 +396,28 @@ stored as (
     select u.sender, u.day, u.room, u.messages, u.edits, u.reactions, u.changes
     from activity.users u
     where %(room)s::bigint is null or u.room = %(room)s
-)
+),
+-- Where something was purged or erased the counts are all that says how much there was; where content was scrubbed, an edit is not
+-- told from a message.
+purged as (
+    select n.nid as room, null::text as sender
+    from eventlog.erasures a
+    join roomserver.rooms n on n.room_id = a.subject
+    where a.action in ('history', 'policy')
+    union all
+    select null, a.subject from eventlog.erasures a where a.action = 'user'
+),
+scrubbed as (select distinct d.room from roomserver.redactions d where d.scrubbed)
 select row_to_json(s)::text, row_to_json(r)::text
 from stored s
 full join rebuilt r using (sender, day, room)
 where s is distinct from r and coalesce(day > (select k.day from edge k), true)
+  and not coalesce(
+      (exists (select from purged k where k.room = s.room or k.sender = s.sender)
+       or (s.room in (select k.room from scrubbed k)
+           and s.reactions = r.reactions and s.messages + s.edits = r.messages + r.edits))
+      and s.changes = coalesce(r.changes, 0) and s.reactions >= coalesce(r.reactions, 0) and s.edits >= coalesce(r.edits, 0)
+      and s.messages + s.edits >= coalesce(r.messages + r.edits, 0), false)
 order by r.sender is not null, sender, day, room
 limit %(most)s
 

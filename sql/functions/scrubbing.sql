@@ -8,6 +8,12 @@ as $$
 declare
     changed integer;
 begin
+    -- What an event relates to is content, and a rebuild does not find it any more.
+    delete from roomserver.relations l
+    using eventlog.events e
+    join unnest(entries, documents) as d (entry, document) on d.entry = e.id
+    where e.kind in ('s', 'm') and position('"m.relates_to":' in e.json) > 0 and position('"m.relates_to":' in d.document) = 0
+      and l.target = history.json_text(e.json, 'content', 'm.relates_to', 'event_id') and l.entry = e.id;
     update eventlog.events e
     set json = d.document
     from unnest(entries, documents) as d (entry, document)
