@@ -1,6 +1,7 @@
 """Profiles: fields set, removed and read; names and avatars carried into the rooms.
 
-Invariant: the profile is the record; the member events of the rooms follow it within the same request.
+Invariant: the profile is the record; the member events of the rooms follow it within the same request. A profile is set under a
+claim, so that fields set at once do not make it larger than it may be.
 Source: client-server API, "Profiles".
 """
 
@@ -19,6 +20,7 @@ from eventlog.safe_text import safe, unsafe
 from eventlog.sessions import Session
 from matrix.errors import MatrixError, bad_json, guest_forbidden, invalid_param, missing_param, not_found
 from matrix.identifiers import fits, is_user_id
+from writer.claims import Claims
 from writer.drafts import Draft
 from writer.log_writer import LogWriter
 from writer.permissions import membership_of
@@ -87,10 +89,11 @@ class ProfileResource:
 
     public_methods: ClassVar = frozenset({"GET"})
 
-    def __init__(self, pool: Pool, log: LogWriter, profiles: Profiles, limits: RateLimits) -> None:
+    def __init__(self, pool: Pool, log: LogWriter, profiles: Profiles, claims: Claims, limits: RateLimits) -> None:
         self._pool = pool
         self._log = log
         self._profiles = profiles
+        self._claims = claims
         self._limits = limits
 
     async def on_get_all(self, req: Request, resp: Response, user_id: str) -> None:
@@ -115,10 +118,13 @@ class ProfileResource:
         if field not in body:
             raise missing_param(f"{field} is missing.")
         value = _check_value(field, body[field])
-        fields = {**await self._profiles.fields(user_id), field: value}
-        if len(orjson.dumps(fields)) > MOST_BYTES:
-            raise MatrixError(400, "M_PROFILE_TOO_LARGE", "A profile may have 64 KiB.")
-        await self._set(user_id, field, value)
+        async with self._claims.hold("profile", user_id):
+            fields = {**await self._profiles.fields(user_id), field: value}
+            if len(orjson.dumps(fields)) > MOST_BYTES:
+                raise MatrixError(400, "M_PROFILE_TOO_LARGE", "A profile may have 64 KiB.")
+            await self._set(user_id, field, value)
+        if field in IN_MEMBER_EVENTS:
+            await self._propagate(user_id)
         resp.media = {}
 
     async def on_delete(self, req: Request, resp: Response, user_id: str, field: str) -> None:
@@ -128,12 +134,12 @@ class ProfileResource:
         _check_field(field, session)
         self._limits.take("message", user_id)
         await self._set(user_id, field, None)
+        if field in IN_MEMBER_EVENTS:
+            await self._propagate(user_id)
         resp.media = {}
 
     async def _set(self, user_id: str, field: str, value: Any) -> None:
         await self._log.append_entry(type="profile", user_id=user_id, content={"field": field, "value": value})
-        if field in IN_MEMBER_EVENTS:
-            await self._propagate(user_id)
 
     async def _propagate(self, user_id: str) -> None:
         """Says the new name in every room the user is joined to.

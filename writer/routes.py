@@ -209,7 +209,7 @@ def _add_people(app: Routes, services: Services) -> None:
     app.add_route(V3 + "/pushers", pushers)
     app.add_route(V3 + "/pushers/set", pushers, suffix="set")
     app.add_route(V3 + "/presence/{user_id}/status", PresenceResource(pool, services.presences))
-    profile = ProfileResource(pool, log, Profiles(pool), limits)
+    profile = ProfileResource(pool, log, Profiles(pool), claims, limits)
     app.add_route(V3 + "/profile/{user_id}", profile, suffix="all")
     app.add_route(V3 + "/profile/{user_id}/{field}", profile)
 

@@ -54,6 +54,15 @@ async def test_fields_of_ones_own_are_kept_with_any_value(api: Api) -> None:
     assert (await api.anybody.get(f"profile/{alice.user_id}/m.tz")).refusal == (404, "M_NOT_FOUND")
 
 
+async def test_fields_set_at_once_are_no_more_than_a_profile_may_have(api: Api) -> None:
+    alice = await api.register()
+    names = [f"org.example.field{number}" for number in range(6)]
+    profile = f"profile/{alice.user_id}"
+    answers = await asyncio.gather(*(alice.put(f"{profile}/{name}", {name: "x" * 40_000}) for name in names))
+    assert sorted(answer.status for answer in answers) == [200] + [400] * 5
+    assert len((await api.anybody.get(profile)).ok()) == 1
+
+
 async def test_an_empty_name_is_none(api: Api) -> None:
     alice = await api.register()
     path = f"profile/{alice.user_id}/displayname"
