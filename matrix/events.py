@@ -149,8 +149,7 @@ def check_format(pdu: Any, room_version: RoomVersion, canonical: bytes | None = 
             raise bad_json("event_id is not an event ID of this room version.")
     _check_integer(pdu, "origin_server_ts")
     _check_integer(pdu, "depth")
-    max_depth = MAX_CANONICAL_INTEGER if room_version.enforce_canonical_json else _MAX_DEPTH_OF_OLD_VERSIONS
-    if not 0 <= pdu["depth"] <= max_depth:
+    if not 0 <= pdu["depth"] <= _max_depth(room_version):
         raise bad_json("depth is out of range.")
     for name in ("content", "hashes", "signatures"):
         if not isinstance(pdu.get(name), dict):
@@ -168,6 +167,10 @@ def check_format(pdu: Any, room_version: RoomVersion, canonical: bytes | None = 
         canonical = encode_canonical(pdu, strict=room_version.enforce_canonical_json)
     if len(canonical) > MAX_EVENT_BYTES:
         raise too_large("The event is larger than 65536 bytes.")
+
+
+def _max_depth(room_version: RoomVersion) -> int:
+    return MAX_CANONICAL_INTEGER if room_version.enforce_canonical_json else _MAX_DEPTH_OF_OLD_VERSIONS
 
 
 def _check_string(pdu: dict[str, Any], name: str) -> None:
@@ -239,6 +242,8 @@ def build_event(
     # The keys of a PDU in canonical order are: auth_events, content, depth, event_id | hashes | origin_server_ts,
     # prev_events, redacts, room_id, sender | signatures | state_key, type. Three pieces between which hashes and
     # signatures go: each is serialised once, whatever is hashed, signed and returned is put together from them.
+    # "If the room's depth is already at the limit, the depth must be set to the limit."
+    depth = min(depth, _max_depth(room_version))
     first: dict[str, Any] = {"auth_events": list(auth_events), "content": content, "depth": depth}
     middle: dict[str, Any] = {"origin_server_ts": origin_server_ts, "prev_events": list(prev_events)}
     last: dict[str, Any] = {"type": type} if state_key is None else {"state_key": state_key, "type": type}

@@ -262,7 +262,7 @@ class Group:
                 check_against_state(event, state)
                 entries.append(self._entry(draft, event, pdu))
                 event_ids.append(event.event_id)
-                previous, depth = [event.event_id], depth + 1
+                previous, depth = [event.event_id], event.depth
                 if version.references_carry_hashes:
                     view.hashes[event.event_id] = encode_base64(reference_hash(event.pdu, version))
                 if draft.state_key is not None:

@@ -59,6 +59,14 @@ def test_every_event_is_the_one_that_the_long_way_makes(
     assert list(event.auth_events) == arguments["auth_events"]
 
 
+@pytest.mark.parametrize(("version", "limit"), [(V1, 2**63 - 1), (ROOM_VERSIONS["6"], 2**53 - 1), (V12, 2**53 - 1)])
+def test_in_a_room_at_the_limit_of_depth_events_stay_there(version: RoomVersion, limit: int) -> None:
+    for depth, expected in ((limit - 1, limit - 1), (limit, limit), (limit + 1, limit)):
+        event, canonical = build(version, depth=depth)
+        assert event.depth == event.pdu["depth"] == expected
+        check_format(event.pdu, version, canonical)
+
+
 def test_a_create_event_of_version_12_names_its_room() -> None:
     create, _ = build(type="m.room.create", state_key="", room_id=None, content={"room_version": "12"})
     assert "room_id" not in create.pdu

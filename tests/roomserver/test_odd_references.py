@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from local_rooms import talk
 from running_roomserver import judged, receive, running, settings_for
 
 from matrix.auth_rules import auth_event_keys
@@ -111,6 +112,7 @@ async def test_a_room_of_an_unknown_version_is_rejected(named: Any, provisioned:
     assert verdicts["$c:x"][0] == "r"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aside", [False, True])
 async def test_a_chain_of_many_changes_of_a_name_is_resolved(
     aside: bool, provisioned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -146,3 +148,23 @@ async def test_a_chain_of_many_changes_of_a_name_is_resolved(
     with psycopg.connect(provisioned) as connection:
         (stored,) = connection.execute("select extremities from roomserver.heads").fetchone() or ([],)
         assert {tip, other, last.event_id} <= set(stored)
+
+
+@pytest.mark.parametrize("version", ["1", "11"])
+async def test_a_room_whose_depth_is_at_the_limit_goes_on(version: str, provisioned: str, tmp_path: Path) -> None:
+    settings = settings_for(provisioned, tmp_path)
+    limit = 2**63 - 1 if version == "1" else 2**53 - 1
+    async with running(settings), talk(settings) as here:
+        room_id = await here.room(version)
+        with psycopg.connect(provisioned, autocommit=True) as connection:
+            # As if another server had sent such an event.
+            connection.execute("update roomserver.heads set depth = %s", [limit])
+            connection.execute("update eventlog.tips set depth = %s", [limit])
+    async with running(settings), talk(settings) as here:
+        for body in ("one", "two"):
+            await here.writer.send([here.message(room_id, body)])
+    with psycopg.connect(provisioned) as connection:
+        rows = connection.execute(
+            "select json::json ->> 'depth' from eventlog.events where type = 'm.room.message'"
+        ).fetchall()
+    assert rows == [(str(limit),)] * 2
