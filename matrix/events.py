@@ -147,6 +147,9 @@ def check_format(pdu: Any, room_version: RoomVersion, canonical: bytes | None = 
         _check_string(pdu, "event_id")
         if not is_event_id(pdu["event_id"]) or ":" not in pdu["event_id"]:
             raise bad_json("event_id is not an event ID of this room version.")
+    elif "event_id" in pdu:
+        # It would be part of the hash that the id is made of, or not, as servers see fit.
+        raise bad_json("Events of this room version do not carry an event ID.")
     _check_integer(pdu, "origin_server_ts")
     _check_integer(pdu, "depth")
     if not 0 <= pdu["depth"] <= _max_depth(room_version):

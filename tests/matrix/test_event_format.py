@@ -109,6 +109,13 @@ def test_versions_1_and_2_carry_an_event_id_with_a_domain(event_id: Any) -> None
     assert refusal({**PDU_V1, "event_id": event_id}, V1) == "M_BAD_JSON"
 
 
+@pytest.mark.parametrize("event_id", ["$e:x", "", None])
+def test_no_other_version_carries_an_event_id(event_id: Any) -> None:
+    for version in ROOM_VERSIONS.values():
+        if not version.event_id_server_must_sign:
+            assert refusal({**PDU, "event_id": event_id}, version) == "M_BAD_JSON"
+
+
 def test_an_event_id_has_at_most_255_bytes() -> None:
     check_format({**PDU_V1, "event_id": "$" + "e" * 252 + ":x"}, V1)
     assert refusal({**PDU_V1, "event_id": "$" + "e" * 253 + ":x"}, V1) == "M_TOO_LARGE"
