@@ -166,7 +166,7 @@ class Database:
 class Log:
     """The event log."""
 
-    shards: int = setting(1, "Shards of the log; fixed at init, raised only by a drained step.", minimum=1)
+    shards: int = setting(1, "Shards of the log, 256 at most; fixed at init, nothing raises it afterwards.", minimum=1)
     verdict_timeout: float = setting(20.0, "Seconds a request waits for the room server's verdict.", minimum=0.1)
 
 
