@@ -15,7 +15,16 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
-from bin.logins import GROUPS, Login, make_logins, missing_logins, statements, wanted_logins
+from bin.logins import (
+    GROUPS,
+    Login,
+    make_logins,
+    missing_logins,
+    statements,
+    unknown_logins,
+    used_elsewhere,
+    wanted_logins,
+)
 from bin.places import data_folder
 from bin.pooling import ELSEWHERE, leads_elsewhere
 from eventlog import history
@@ -115,6 +124,13 @@ async def bring_up_to_date(
     missing = await missing_logins(connection, logins)
     if not may_do_everything(facts) and (missing or not await _prepared(connection, facts)):
         _explain(settings, facts, missing)
+    renewed = [one for one in unknown_logins(settings.server.data_dir, logins) if one not in (*missing, *stale)]
+    if renewed and (used := await used_elsewhere(connection, renewed)):
+        raise InitialiseError(
+            f"another machine's Walden, or a pooler, is connected to this database as {', '.join(used)}, with passwords that "
+            f"{settings.server.data_dir / 'logins.json'} does not have: copy that file from the other machine's data directory, "
+            "and the signing key with it; or stop what is connected, and run this again to give the logins new passwords"
+        )
     # Processes of another machine may be of an older release: what these cannot bear waits until they are gone.
     others = (await (await connection.execute(QUERIES["others"])).fetchall()) if await _known(connection) else []
     for name in await migrate(settings.dsn(direct=True), "pre" if others else "all", say=say):

@@ -19,6 +19,11 @@ where d.datname = current_database() and r.rolname = current_user
 -- Which of the named roles the cluster has, and which of them may replicate or log in.
 select rolname, rolreplication, rolcanlogin from pg_catalog.pg_roles where rolname = any(%(names)s)
 
+-- users --
+-- Which of the named roles have sessions in this database.
+select distinct usename::text from pg_catalog.pg_stat_activity
+where datname = current_database() and usename = any(%(names)s) order by 1
+
 -- doors --
 -- Whether this login decides who may connect, whether everybody may connect or make temporary tables, and which names are roles.
 select d.datname, pg_has_role(current_user, d.datdba, 'usage'),

@@ -81,6 +81,20 @@ async def missing_logins(connection: AsyncConnection, logins: list[Login]) -> li
     return [one for one in logins if present.get(one.name) != (not one.group, True)]
 
 
+def unknown_logins(data_dir: Path, logins: list[Login]) -> list[Login]:
+    """Those whose password this data directory does not know: if the cluster has them, it is another one's."""
+    known, later = _read(data_dir), _read_later(data_dir)
+    return [
+        one for one in logins if known.get(one.role, {}).get("user") != one.name and later.get(one.role) != one.password
+    ]
+
+
+async def used_elsewhere(connection: AsyncConnection, logins: list[Login]) -> list[str]:
+    """The names of those that sessions of this database have: with another password they would not come back."""
+    cursor = await connection.execute(QUERIES["users"], {"names": [login.name for login in logins]})
+    return [row[0] for row in await cursor.fetchall()]
+
+
 async def make_logins(
     connection: AsyncConnection,
     data_dir: Path,
@@ -94,12 +108,7 @@ async def make_logins(
     Whoever makes logins closes the database to others: the groups are the whole cluster's, and another installation's logins are
     members of them too. `guests` are let in as well. `logins` and the others are told apart by name.
     """
-    known, later = _read(data_dir), _read_later(data_dir)
-    again = {one.name for one in stale} | {
-        one.name
-        for one in logins
-        if known.get(one.role, {}).get("user") != one.name and later.get(one.role) != one.password
-    }
+    again = {one.name for one in (*stale, *unknown_logins(data_dir, logins))}
     unknown = [one for one in logins if one not in missing and one.name in again]
     for one in (*missing, *unknown):
         verifier = connection.pgconn.encrypt_password(one.password.encode(), one.name.encode(), b"scram-sha-256")

@@ -82,6 +82,27 @@ def test_a_superuser_gets_everything_made_once(cluster: Cluster, tmp_path: Path)
     assert (tmp_path / "d" / "logins.json").stat().st_mode & 0o777 == 0o600
 
 
+def test_another_data_directory_does_not_take_the_logins_from_processes_that_use_them(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    dsn = _database(cluster, "admin", "superuser", owned=False)
+    first = _settings(tmp_path / "first", dsn)
+    _run(first)
+    second = _settings(tmp_path / "second", dsn)
+    key = first.server.signing_key.read_bytes()
+    second.server.signing_key.write_bytes(key)
+    with psycopg.connect(first.dsn("writer")):
+        with pytest.raises(InitialiseError, match=r"copy that file from the other machine"):
+            _run(second)
+        psycopg.connect(first.dsn("reader")).close()
+        (tmp_path / "second" / "d" / "logins.json").write_bytes((tmp_path / "first" / "d" / "logins.json").read_bytes())
+        assert _run(second) == []
+    # Nobody uses them and the file is lost: they are made anew.
+    (tmp_path / "second" / "d" / "logins.json").unlink()
+    _run(second)
+    _check_logins(second)
+
+
 def test_a_role_that_may_make_roles_and_grant_replication_is_enough_from_16(cluster: Cluster, tmp_path: Path) -> None:
     dsn = _database(cluster, "maker", "createrole replication", owned=True)
     settings = _settings(tmp_path, dsn)
