@@ -7,6 +7,7 @@ client goes away, and when the client takes nothing for a minute. Source: client
 from __future__ import annotations
 
 import asyncio
+from collections import Counter as Counts
 from collections.abc import AsyncIterator
 from typing import ClassVar, Final
 
@@ -16,6 +17,7 @@ from falcon.asgi import Request, Response
 from prometheus_client import Counter
 
 from eventlog.metrics import Tally
+from eventlog.sessions import Session
 from eventlog.settings import Settings
 from matrix.errors import MatrixError, invalid_param, limit_exceeded
 from readers.media.finding import Found, Library
@@ -25,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 AT_ONCE: Final = 200
 """Downloads of a process at the same time."""
+EACH: Final = 64
+"""Those of one user, or of one address where nobody is logged in: so that no one takes the place of all."""
 STALLED_SECONDS: Final = 60.0
 """How long a client may take nothing."""
 DEFAULT_WAIT_MS: Final = 20_000
@@ -37,20 +41,21 @@ class Sending:
     """Downloads of a process that run."""
 
     def __init__(self) -> None:
-        self._running = 0
+        self._running: Counts[str] = Counts()
 
-    def check(self) -> None:
+    def check(self, req: Request) -> None:
         """M_LIMIT_EXCEEDED when there are too many."""
-        if self._running >= AT_ONCE:
+        if self._running.total() >= AT_ONCE or self._running[_who(req)] >= EACH:
             raise limit_exceeded(2_000)
 
     async def parts(self, req: Request, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The parts of a content, for as long as the client is there and takes them."""
+        who = _who(req)
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
         gone = loop.create_task(_gone(req))
-        self._running += 1
+        self._running[who] += 1
         try:
             async for part in content:
                 if gone.done():
@@ -63,8 +68,18 @@ class Sending:
                 finally:
                     cut.cancel()
         finally:
-            self._running -= 1
+            self._running[who] -= 1
+            if not self._running[who]:
+                del self._running[who]
             gone.cancel()
+
+
+def _who(req: Request) -> str:
+    session: Session | None = req.context.session
+    if session is not None:
+        return session.user_id
+    client = req.scope.get("client")
+    return client[0] if client else ""
 
 
 def _cut(task: asyncio.Task[object]) -> None:
@@ -115,7 +130,7 @@ class Download:
             except NoSuchRange:
                 resp.set_header("content-range", f"bytes */{found.blob.bytes}")
                 raise MatrixError(416, "M_UNKNOWN", f"The content has {found.blob.bytes} bytes.") from None
-        self._sending.check()
+        self._sending.check(req)
         first, end = wanted or (first, end)
         content = await self._library.open(found, first, end)
         # From here on nothing is refused: what is said of the content is not said of an error.

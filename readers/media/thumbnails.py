@@ -133,7 +133,7 @@ class Thumbnail:
             raise too_large("The image is too large for a thumbnail.")
         if made.failure is not None:
             raise MatrixError(400, "M_UNKNOWN", "There is no thumbnail of that.")
-        self._sending.check()
+        self._sending.check(req)
         content = await self._library.open(found) if made.data is None else _parts(made.data)
         resp.set_headers(headers_of(req, tag))
         resp.content_type = made.content_type

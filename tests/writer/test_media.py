@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -13,7 +14,9 @@ import pytest
 from api_server import SERVER_NAME, Api, Client, part, serving, settings_for
 
 from eventlog.blobs import path_of
+from matrix.errors import MatrixError
 from readers.media import resources
+from writer.media import uploads
 
 V1 = "/_matrix/client/v1/media"
 OLD = "/_matrix/media/v3"
@@ -372,10 +375,12 @@ async def test_who_uploads_a_lost_content_again_brings_it_back_for_all(
 
 
 class Talk:
-    """A request whose client goes away when it is told to."""
+    """A request, without a session, whose client goes away when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "192.0.2.1") -> None:
         self.left = asyncio.Event()
+        self.context = SimpleNamespace(session=None)
+        self.scope = {"client": (address, 1)}
 
     async def _receive(self) -> dict[str, Any]:
         await self.left.wait()
@@ -396,6 +401,45 @@ async def test_a_download_ends_when_its_client_goes_away() -> None:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
     assert len(sent) == 3
+
+
+async def test_nobody_takes_the_place_of_all_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "EACH", 2)
+    sending, near, far = resources.Sending(), Talk(), Talk("192.0.2.2")
+
+    async def content() -> Any:
+        yield b"x"
+
+    running = [sending.parts(near, content()) for _ in range(2)]  # type: ignore[arg-type]
+    for one in running:
+        sending.check(near)  # type: ignore[arg-type]
+        assert await anext(one) == b"x"
+    with pytest.raises(MatrixError) as refusal:
+        sending.check(near)  # type: ignore[arg-type]
+    assert refusal.value.status == 429
+    sending.check(far)  # type: ignore[arg-type]
+    assert [part async for part in running[0]] == []
+    sending.check(near)  # type: ignore[arg-type]
+
+
+async def test_nobody_takes_the_place_of_all_uploads(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "EACH", 2)
+    alice, bob = await api.register(), await api.register()
+    begun, end = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        begun.release()
+        await end.wait()
+
+    running = [asyncio.create_task(ask(alice, "POST", f"{OLD}/upload", slow())) for _ in range(2)]
+    for _ in running:
+        await begun.acquire()
+    assert (await ask(alice, "POST", f"{OLD}/upload", b"x")).status_code == 429
+    assert (await ask(bob, "POST", f"{OLD}/upload", b"x")).status_code == 200
+    end.set()
+    assert [answer.status_code for answer in await asyncio.gather(*running)] == [200, 200]
+    assert (await ask(alice, "POST", f"{OLD}/upload", b"x")).status_code == 200
 
 
 async def test_a_client_that_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

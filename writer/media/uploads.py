@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ SQL = Queries("writer.media", "uploads.sql")
 
 AT_ONCE: Final = 64
 """Uploads that a process takes at the same time."""
+EACH: Final = 16
+"""Those of one user: an upload may take an hour, and nobody takes the place of all."""
 OCTETS: Final = "application/octet-stream"
 _CONTENT_TYPE = re.compile(r"[\x20-\x7e]{1,255}")
 _UNLIMITED: Final = 2**62
@@ -74,7 +77,7 @@ class Uploads:
         self._settings = settings
         pace = Pace(settings.upload_bytes_per_second / processes)
         self._blobs = Blobs(pool, settings.directory, into_files=settings.store == "directory", pace=pace)
-        self._running = 0
+        self._running: Counter[str] = Counter()
 
     async def expect(self, user_id: str) -> Awaited:
         """A URI whose content comes later. M_LIMIT_EXCEEDED when the user has too many."""
@@ -113,7 +116,7 @@ class Uploads:
         `length` is what the client announced, 0 for nothing. M_FORBIDDEN beyond the user's quota, M_LIMIT_EXCEEDED when too many
         upload, what `parts` raises, psycopg.Error, OSError.
         """
-        async with self._turn():
+        async with self._turn(user_id or ""):
             if user_id is not None:
                 await self._check_allowance(user_id, length)
             writer = self._blobs.writer()
@@ -182,14 +185,16 @@ class Uploads:
             raise _over_quota()
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        if self._running >= AT_ONCE:
+    async def _turn(self, user_id: str) -> AsyncIterator[None]:
+        if self._running.total() >= AT_ONCE or self._running[user_id] >= EACH:
             raise limit_exceeded(2_000)
-        self._running += 1
+        self._running[user_id] += 1
         try:
             yield
         finally:
-            self._running -= 1
+            self._running[user_id] -= 1
+            if not self._running[user_id]:
+                del self._running[user_id]
 
 
 def _over_quota() -> MatrixError:
