@@ -105,11 +105,13 @@ def migrate(phase: str | None) -> None:
 @click.option("--federation", is_flag=True, help="Serve federation.listen alone, with its own certificate.")
 def api(federation: bool) -> None:
     """Answer the HTTP APIs: client.processes processes behind one listener. Run as many as you like, anywhere."""
+    from bin.certificates import check_certificates
     from bin.logs import configure_logs
     from bin.metrics_folder import measure
 
     with told():
         found = settings()
+        check_certificates(found)
         measure(found)
         from bin.serving import serve
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 
 from bin.account_checks import check_accounts
+from bin.certificates import certificate_findings
 from bin.findings import Finding, error, fine, warning
 from bin.logins import LATER
 from bin.media_checks import check_media
@@ -100,15 +101,12 @@ def _files(settings: Settings) -> Iterator[Finding]:
             mode = oct(stat.S_IMODE(path.stat().st_mode))[2:]
             yield error("files", f"{path} can be read by others (mode {mode})", f"chmod 600 {path}")
     wanted = {
-        "client.tls_certificate": settings.client.tls_certificate,
-        "client.tls_key": settings.client.tls_key,
-        "federation.tls_certificate": settings.federation.tls_certificate,
-        "federation.tls_key": settings.federation.tls_key,
         "federation.extra_ca_file": settings.federation.extra_ca_file,
     } | {f"appservices.files ({path.name})": path for path in settings.appservices.files}
     for name, file in wanted.items():
         if file is not None and not os.access(file, os.R_OK):
             yield error("files", f"{name}: {file} cannot be read", "correct the path, or the file's permissions")
+    yield from certificate_findings(settings)
 
 
 def _room_on_disk(settings: Settings) -> Iterator[Finding]:

@@ -35,6 +35,8 @@ from eventlog.slots import database_oid, slot_health
 
 QUERIES = Queries("bin", "doctor.sql")
 CLOCK_WARNS, CLOCK_FAILS = 2.0, 60.0
+FULL = ("connection slots are reserved", "too many clients", "too many connections")
+"""What PostgreSQL says when it takes no more sessions: of the server, of a database or of a login."""
 
 RIGHTS: tuple[tuple[str, str, str, bool], ...] = (
     ("execute", "eventlog.append_v1(jsonb)", "walden_writer", True),
@@ -248,7 +250,9 @@ async def check_logins(settings: Settings) -> list[Finding]:
         except (psycopg.Error, ConfigurationError) as problem:
             text = f"the login for {role} does not get in: {str(problem).strip()}"
             remedy = "run `walden init`, or correct the DSN"
-            if role == "replication" and not settings.pooler:
+            if any(sign in text for sign in FULL):
+                remedy = "end other sessions, or raise max_connections (see the finding on connections)"
+            elif role == "replication" and not settings.pooler:
                 remedy += "; if database.dsn goes through a pooler, set database.direct_dsn past it"
             found.append(error("logins", text, remedy))
     return found

@@ -22,6 +22,7 @@ from typing import NoReturn
 import psutil
 
 from bin import embedded
+from bin.certificates import check_certificates
 from bin.components import components
 from bin.initialise import initialise_waiting, make_ready
 from bin.metrics_folder import VARIABLE, clear, metrics_folder
@@ -48,6 +49,7 @@ class StartError(Exception):
 
 def up(settings: Settings, environ: Mapping[str, str]) -> NoReturn:
     """Start everything and become the supervisor. Raises what the preparation raises; afterwards, never returns."""
+    check_certificates(settings)
     data_dir = data_folder(settings.server.data_dir)
     take_lock(data_dir)
     for leftover in end_leftovers(data_dir):

@@ -101,7 +101,12 @@ class Server:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Client:
-    """The listener for clients (client-server API)."""
+    """The listener for clients (client-server API).
+
+    A certificate that was renewed is read by the processes that start after that: `kill -HUP` the process of `api` that
+    `walden status` names (and that of `federation`, where it has one), and new ones take over while open requests end.
+    `walden doctor` looks at the files before.
+    """
 
     listen: Listen = setting("127.0.0.1:8008", "Address and port for clients.")
     tls_certificate: Path | None = setting("", "PEM certificate chain. Empty: plain HTTP, for a proxy in front.")

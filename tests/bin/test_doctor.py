@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from clusters import Cluster
+from psycopg.conninfo import conninfo_to_dict
 
 from bin.doctor import examine
 from bin.findings import Finding
@@ -129,6 +130,14 @@ def test_a_login_that_does_not_get_in_is_found(installed: Settings) -> None:
     file = installed.server.data_dir / "logins.json"
     file.write_text(file.read_text().replace('"password": "', '"password": "x'))
     assert [one.check for one in _worse(installed)] == ["logins"] * 6
+
+
+def test_a_login_that_finds_no_room_is_not_told_to_be_made_again(installed: Settings) -> None:
+    login = conninfo_to_dict(installed.dsn("reader"))["user"]
+    with psycopg.connect(installed.dsn(), autocommit=True) as connection:
+        connection.execute(f'alter role "{login}" connection limit 0'.encode())
+    (finding,) = _worse(installed)
+    assert (finding.check, "raise max_connections" in finding.remedy) == ("logins", True)
 
 
 def test_without_a_database_it_says_so_and_what_to_do(tmp_path: Path) -> None:
