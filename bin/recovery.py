@@ -109,7 +109,13 @@ async def recover(settings: Settings, options: Options, say: Callable[[str], Non
         refuse(facts)
         await history.wait_until_recovered(connection, REPLAY_SECONDS)
         seen = read_seen(settings.server.data_dir)
-        finding = await history.examine(connection, replication_dsns(settings), seen)
+        try:
+            finding = await history.examine(connection, replication_dsns(settings), seen)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise RecoveryError(
+                f"{error.diag.message_primary}: what is in the database {facts['database']} is not {facts['login']}'s. "
+                f"Restore the dump with pg_restore --role={facts['login']}"
+            ) from None
         if finding.standing is Standing.EMPTY:
             raise RecoveryError(f"there is no Walden in the database {facts['database']}: see that the DSN is right")
         await check_identity(connection, identity_of(settings, key))

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
 from clusters import Cluster
+from psycopg.conninfo import make_conninfo
 
 from bin.initialise import initialise, make_ready
 from bin.recovery import STEPS, Options, Recovery, RecoveryError, Step, recover
@@ -103,6 +105,17 @@ def test_a_dry_run_names_every_step_and_changes_nothing(cluster: Cluster, tmp_pa
         assert any(f"would {words}" in sentence for sentence in said), words
     assert _epochs(settings) == [("init", True)]
     assert said == _run(settings, dry_run=True)
+
+
+def test_a_dump_that_was_restored_by_somebody_else_is_told_for_one(cluster: Cluster, tmp_path: Path) -> None:
+    settings = _settings(cluster, tmp_path, "strange")
+    _move(settings)
+    cluster.execute("create role late login createrole replication password 'p'")
+    cluster.execute("alter database strange owner to late")
+    dsn = make_conninfo(settings.database.dsn, user="late", password="p")
+    other = replace(settings, database=replace(settings.database, dsn=dsn))
+    with pytest.raises(RecoveryError, match=r"is not late's.*--role=late"):
+        _run(other, dry_run=True)
 
 
 def test_it_waits_for_no_room_server_but_names_it(cluster: Cluster, tmp_path: Path) -> None:
