@@ -59,6 +59,8 @@ edits as (
                   select from unnest(%(span_rooms)s::bigint[], %(after)s::bigint[], %(upto)s::bigint[]) as s (room, after, upto)
                   where s.room = l.room and l.timeline > s.after and l.timeline <= s.upto)
               and not exists (select from roomserver.redactions x where x.target = l.event_id)
+              and not (l.room = any (%(strange)s::bigint[])
+                       and exists (select from roomserver.erased x where x.user_id = l.sender))
             order by l.timeline desc
             limit %(most_edits)s
         ) r

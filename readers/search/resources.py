@@ -15,6 +15,7 @@ from psycopg import AsyncConnection
 
 from eventlog.safe_text import safe, unsafe
 from eventlog.tokens import TimelineToken
+from matrix.visibility import is_content_withheld
 from readers.follower import wait_until_current
 from readers.rooms.access import NOW, Access
 from readers.rooms.parameters import Parameters
@@ -180,8 +181,11 @@ async def _profiles(connection: AsyncConnection, hits: Sequence[Hit], around: Se
         "users": [safe(sender) for _, sender in wanted],
     }
     profiles: list[dict[str, Any]] = [{} for _ in hits]
-    for i, user_id, pdu, redacted in await (await connection.execute(SQL["members"], parameters)).fetchall():
-        content = {} if redacted else orjson.loads(pdu)["content"]
+    for i, user_id, pdu, redacted, erased in await (await connection.execute(SQL["members"], parameters)).fetchall():
+        hit = hits[wanted[i - 1][0]]
+        # Who was not there finds of erased users no more than that they said something.
+        hidden = is_content_withheld(sender_is_erased=erased, membership=hit.access.membership_after(hit.row))
+        content = {} if redacted or hidden else orjson.loads(pdu)["content"]
         profile = {name: content.get(name) for name in ("displayname", "avatar_url")}
         profiles[wanted[i - 1][0]][unsafe(user_id)] = {
             name: value for name, value in profile.items() if isinstance(value, str)

@@ -105,8 +105,8 @@ left join roomserver.redactions x on x.target = e.event_id
 order by w.i, o.before, abs(o.timeline - w.timeline)
 
 -- members --
--- Membership events of users, each in a room after a position of its main line.
-select r.i::int, s.state_key, e.json, x.redaction is not null
+-- Membership events of users, each in a room after a position of its main line, and whether these users are erased.
+select r.i::int, s.state_key, e.json, x.redaction is not null, exists (select from roomserver.erased g where g.user_id = s.state_key)
 from unnest(%(rooms)s::bigint[], %(at)s::bigint[], %(users)s::text[]) with ordinality as r (room, at, user_id, i)
 join roomserver.state s on s.room = r.room and s.line = 0 and s.type = 'm.room.member' and s.state_key = r.user_id
     and s.valid_from <= r.at and s.valid_to > r.at

@@ -216,10 +216,18 @@ async def test_what_an_erased_user_said_is_redacted_for_those_who_came_later(dat
         room = Room(log, ALICE)
         room.member(BOB, "join")
         said = room.message(BOB, "forget me")
+        room.edit(BOB, said, "forget this too")
+        root = room.message(ALICE, "root")
+        room.relate(BOB, root, "m.thread", "m.room.message", body="and this")
         room.member(CAROL, "join")
         log.commit()
         log.connection.execute("insert into roomserver.erased (user_id, shard, position) values (%s, 0, 1)", [BOB])
     async with serving(database) as server:
-        path = f"{V3}/rooms/{room.room_id}/event/{said.event_id}"
-        assert (await server.client(ALICE).get(path))["content"] == {"msgtype": "m.text", "body": "forget me"}
-        assert (await server.client(CAROL).get(path))["content"] == {}
+        path = f"{V3}/rooms/{room.room_id}/event"
+        shown = await server.client(ALICE).get(f"{path}/{said.event_id}")
+        assert shown["content"] == {"msgtype": "m.text", "body": "forget me"}
+        edit = shown["unsigned"]["m.relations"]["m.replace"]["content"]
+        assert edit["m.new_content"]["body"] == "forget this too"
+        for event_id, content in ((said.event_id, {}), (root.event_id, {"msgtype": "m.text", "body": "root"})):
+            found = await server.client(CAROL).get(f"{path}/{event_id}")
+            assert found["content"] == content and "m.relations" not in found.get("unsigned", {})

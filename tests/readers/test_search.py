@@ -164,6 +164,19 @@ async def test_what_is_redacted_ignored_or_encrypted_is_not_found(here: Projecte
     assert bodies(await search(here, ALICE, "frog")) == []
 
 
+async def test_who_came_later_is_not_told_the_name_of_who_asked_to_be_forgotten(here: ProjectedWorld) -> None:
+    room = await here.world.room(ALICE)
+    await here.world.join(room, BOB)
+    await here.world.member(room, BOB, BOB, "join", displayname="Bob")
+    await here.world.say(room, BOB, "hush")
+    await here.world.say(room, ALICE, "frog")
+    await here.world.writer.append_entry(type="erase", user_id=BOB, content={})
+    await here.world.join(room, EVE)
+    for reader, profile in ((ALICE, {"displayname": "Bob"}), (EVE, {})):
+        found = await search(here, reader, "frog", event_context={"include_profile": True})
+        assert found["results"][0]["context"]["profile_info"][BOB] == profile
+
+
 async def test_a_filter_chooses_rooms_senders_types_and_urls(here: ProjectedWorld) -> None:
     one, two = await here.world.room(ALICE, name="frog"), await here.world.room(ALICE)
     await here.world.join(one, BOB)
