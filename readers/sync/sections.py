@@ -44,7 +44,10 @@ class Renderer:
         of_rooms: dict[str, dict[str, bytes]] = {}
         chosen = self._shape.filter.room
         for entry in account_data:
-            if entry.room_id and chosen.takes_room(entry.room_id) and chosen.account_data.matches(entry.type):
+            room_id = entry.room_id
+            if not room_id or not chosen.takes_room(room_id) or not chosen.account_data.takes_room(room_id):
+                continue
+            if chosen.account_data.matches(entry.type):
                 of_rooms.setdefault(entry.room_id, {})[entry.type] = entry.content
         for recent in plan.recent:
             data = of_rooms.pop(recent.room.room_id, None)
@@ -63,11 +66,11 @@ class Renderer:
             for room_id, data in of_rooms.items():
                 if room_id in joined:
                     history = self._history([], False, plan.now[joined[room_id]], [])
-                    sections.join.append(response.room(room_id, [history, *self._rest([], None, data)]))
+                    sections.join.append(response.room(room_id, [history, *self._rest(room_id, [], None, data)]))
         return sections
 
     def _recent(self, recent: Recent, typing: list[str] | None, data: dict[str, bytes] | None) -> list[bytes]:
-        rest = self._rest(recent.receipts, typing, data, recent)
+        rest = self._rest(recent.room.room_id, recent.receipts, typing, data, recent)
         if not rest and any(receipt.user_id == self._user.user_id for receipt in recent.receipts):
             # The counts may have changed, even if the filter leaves out the receipt that changed them.
             rest.append(b'"ephemeral":' + response.batch([]))
@@ -108,7 +111,7 @@ class Renderer:
     def _view(
         self, view: RoomView, typing: list[str] | None, data: dict[str, bytes] | None, whole: bool
     ) -> list[bytes]:
-        rest = self._rest(view.receipts, typing, data)
+        rest = self._rest(view.ask.room_id, view.receipts, typing, data)
         if view.joined is not None:
             rest.append(response.summary(view.joined, view.invited, view.heroes))
         if not (view.timeline or view.state or view.limited or view.ask.left or rest or whole):
@@ -129,6 +132,7 @@ class Renderer:
 
     def _rest(
         self,
+        room_id: str,
         receipts: list[Receipt],
         typing: list[str] | None,
         data: dict[str, bytes] | None,
@@ -138,10 +142,11 @@ class Renderer:
         rest = []
         ephemeral = self._shape.filter.room.ephemeral
         events: list[bytes] = []
-        if typing is not None and ephemeral.matches("m.typing"):
-            events.append(response.typing_event(typing))
-        if receipts and ephemeral.matches("m.receipt"):
-            events += self._receipts(receipts, recent)
+        if (typing is not None or receipts) and ephemeral.takes_room(room_id):
+            if typing is not None and ephemeral.matches("m.typing"):
+                events.append(response.typing_event(typing))
+            if receipts and ephemeral.matches("m.receipt"):
+                events += self._receipts(receipts, recent)
         if events:
             rest.append(b'"ephemeral":' + response.batch(events))
         if data:

@@ -348,6 +348,31 @@ async def test_a_forgotten_room_is_in_no_section(here: World) -> None:
     assert "rooms" not in client.last
 
 
+@pytest.mark.parametrize("kind", ["ephemeral", "account_data"])
+async def test_a_filter_chooses_rooms_for_what_is_no_event_of_theirs(here: World, kind: str) -> None:
+    rooms = [await here.room(ALICE), await here.room(ALICE)]
+
+    async def news() -> None:
+        for room in rooms:
+            await here.receipt(room, ALICE, (await here.say(room, ALICE, "x")).event_id)
+            await here.account_data(ALICE, "org.example.x", {}, room)
+        await caught_up(here.sync)
+
+    await news()
+    for chosen, expected in (
+        ({"rooms": rooms[:1]}, rooms[:1]),
+        ({"not_rooms": rooms[:1]}, rooms[1:]),
+        ({"rooms": []}, []),
+    ):
+        client = Client(here.sync, ALICE, filter={"room": {kind: chosen}})
+        # At first from the tables, then from what is at hand.
+        for _ in range(2):
+            await client.sync()
+            told = client.last["rooms"]["join"]
+            assert [room for room in rooms if told[room].get(kind, {}).get("events")] == expected
+            await news()
+
+
 async def test_a_filter_chooses_rooms_types_and_fields(here: World) -> None:
     room, other = await here.room(ALICE, name="Garden"), await here.room(ALICE)
     await here.say(room, ALICE, "x")
