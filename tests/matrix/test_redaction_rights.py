@@ -38,6 +38,12 @@ def test_a_redaction_applies_to_the_event_that_it_names_in_its_own_room() -> Non
     room, target = AuthRoom(), AuthRoom().event("m.room.message", CREATOR)
     assert not redaction_applies(room.event("m.room.redaction", CREATOR, None, {"redacts": "$x"}), target, room.state)
     assert not redaction_applies(room.event("m.room.message", CREATOR, None, {"redacts": "$x"}), target, room.state)
+    for version in ("9", "12"):
+        old = AuthRoom(version)
+        named = old.event("m.room.message", CREATOR)
+        content = {"redacts": named.event_id}
+        message = old.event("m.room.message", CREATOR, None, content, redacts=named.event_id)
+        assert not redaction_applies(message, named, old.state)
     elsewhere = _redaction(room, CREATOR, target, room_id="!elsewhere")
     assert not redaction_applies(elsewhere, target, room.state)
 

@@ -10,6 +10,7 @@ from resolution_scenarios import Scenario
 from matrix.events import Event
 from matrix.room_versions import ROOM_VERSIONS
 from matrix.state_resolution import MissingEvents, missing_auth_events, resolve
+from matrix.state_resolution.auth_chains import EventReader, not_below
 
 ADMIN = "@admin:x"
 TOPIC = ("m.room.topic", "")
@@ -128,6 +129,17 @@ def test_only_who_makes_others_leave_takes_power_away(sender: str, membership: s
     resolution = resolve(room.rules, [room.state, {**room.state, theirs: gone}], room.events)
     assert (gone in resolution.power_events) is power
     assert (gone in resolution.remaining_events) is not power
+
+
+def test_what_is_in_an_auth_chain_is_found_however_far_down() -> None:
+    room = SmallRoom("11")
+    first = room.add("first", *TOPIC, {}, [])
+    second = room.add("second", *TOPIC, {}, [first])
+    third = room.add("third", *TOPIC, {}, [second, "$gone"])
+    other = room.add("other", *TOPIC, {}, [first])
+    reader = EventReader(room.events)
+    assert not_below({first, second, third, other}, [third], reader) == {other}
+    assert not_below({other, third}, [second], reader) == {other, third}
 
 
 def test_a_key_that_one_state_lacks_is_in_conflict_from_version_2_on_and_not_in_version_1() -> None:
