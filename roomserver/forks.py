@@ -21,7 +21,7 @@ from matrix.room_versions import RoomVersion
 from matrix.state_resolution import Resolution, missing_auth_events, resolve
 from roomserver.effects import Effects
 from roomserver.judge import MissingEvents, change_member, relate, replaced
-from roomserver.redactions import LEVELS, redact, redacted_early
+from roomserver.redactions import LEVELS, is_withheld, redact, redacted_early
 from roomserver.rooms import Known, Room, StateEvent, StateKey
 from roomserver.store import CREATE, SQL, Found, Item, Store
 
@@ -102,6 +102,7 @@ class Fork:
         room, event, item = self.room, self.event, self.item
         position = effects.next_position()
         annotation: dict[str, Any] = {}
+        withheld = False
         if self.verdict == "a":
             annotation = self._move_current(effects, position)
             room.extremities = self._extremities
@@ -110,9 +111,11 @@ class Fork:
                 annotation |= redact(
                     room, event, item.entry.id, self._target, self._power, position, self.store, effects
                 )
+                withheld = is_withheld(event, annotation)
             if not item.entry.local and event.event_id in self.store.early:
                 annotation |= redacted_early(room, event, self._power, position, self.store, effects)
-            relate(room, event, item.entry.id, position, effects)
+            if not withheld:
+                relate(room, event, item.entry.id, position, effects)
         if self._line_is_new:
             effects.add("lines", room=room.nid, line=self._line, base_position=position)
             for key in self._changes(self._after, self._new):
@@ -128,7 +131,7 @@ class Fork:
             item.entry.id,
             self.verdict,
             room=room.nid,
-            timeline=position if self.verdict == "a" else None,
+            timeline=position if self.verdict == "a" and not withheld else None,
             line=self._line,
             reason=self.reason,
             annotation=annotation or None,

@@ -13,7 +13,7 @@ from eventlog.safe_text import safe
 from matrix.auth_rules import AuthError, UnknownAuthEvent, check_against_state, check_event_alone
 from matrix.events import Event
 from roomserver.effects import Effects, letter
-from roomserver.redactions import power_state, redact, redacted_early
+from roomserver.redactions import is_withheld, power_state, redact, redacted_early
 from roomserver.rooms import Known, Room, StateEvent, StateKey
 from roomserver.store import CREATE, Item, Store
 
@@ -164,15 +164,19 @@ def _accept(item: Item, event: Event, room: Room, store: Store, effects: Effects
     position = effects.next_position()
     event_id = event.event_id
     annotation: dict[str, Any] | None = None
+    withheld = False
     if event.state_key is not None:
         annotation = _change_state(room, event, entry.id, position, effects)
     elif event.redacts is not None:
         target = room.known.get(event.redacts)
         annotation = redact(room, event, entry.id, target, power_state(room), position, store, effects)
+        withheld = is_withheld(event, annotation)
     if not entry.local and event_id in store.early:
         annotation = {**(annotation or {}), **redacted_early(room, event, power_state(room), position, store, effects)}
-    relate(room, event, entry.id, position, effects)
-    effects.output(position, entry.kind, entry.id, "a", room=room.nid, timeline=position, annotation=annotation)
+    if not withheld:
+        relate(room, event, entry.id, position, effects)
+    timeline = None if withheld else position
+    effects.output(position, entry.kind, entry.id, "a", room=room.nid, timeline=timeline, annotation=annotation)
     room.extremities.difference_update(event.prev_events)
     room.extremities.add(event_id)
     room.depth = max(room.depth, event.depth)

@@ -290,7 +290,7 @@ with entries as (
     select o.room, o.timeline, o.entry, e.event_id, e.sender, history.safe_json(e.json) #> '{content,m.relates_to}' as relation
     from eventlog.outputs o
     join eventlog.events e on e.id = o.entry and e.kind = o.kind
-    where o.kind in ('s', 'm') and o.verdict = 'a' and position('"m.relates_to":' in e.json) > 0
+    where o.kind in ('s', 'm') and o.verdict = 'a' and o.timeline is not null and position('"m.relates_to":' in e.json) > 0
       and (%(room)s::bigint is null or o.room = %(room)s)
 ),
 named as (

@@ -25,6 +25,16 @@ def power_state(room: Room) -> dict[StateKey, Event]:
     return {key: found.event for key in (CREATE, LEVELS) if (found := room.state.get(key)) is not None}
 
 
+def is_withheld(redaction: Event, words: dict[str, Any]) -> bool:
+    """Whether clients are not sent a redaction that was accepted: it does not apply, or nobody knows yet.
+
+    `words` are those of its output. What also changes the room's state is sent: the change is told with it.
+    """
+    # "they should not be sent to clients until both the redaction event and the event the redaction affects have been
+    # received, and can be validated." The auth rules of versions 1 and 2 have validated theirs.
+    return not redaction.room_version.redactions_need_power and words.keys() <= {"awaits"}
+
+
 def redact(
     room: Room,
     redaction: Event,

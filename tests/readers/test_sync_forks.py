@@ -99,3 +99,36 @@ async def test_clients_of_a_forking_room_are_told_its_resolved_state(
                         assert {key: known.get(key) for key in current} == current
                         checked += 1
         assert checked
+
+
+async def test_clients_are_not_sent_a_redaction_that_does_not_apply(provisioned: str, tmp_path: Path) -> None:
+    dag = RoomDag("11", 1, servers=2, users_per_server=1)
+    settings = settings_of(provisioned, tmp_path)
+    other = dag.everyone[1]
+    state = dag.state_before(dag.extremities[dag.servers[0]])
+    levels = dict(dag.events[state["m.room.power_levels", ""]].content)
+    # Who has as much power as the creator gives it up.
+    dag._send(dag.servers[1], other, "m.room.power_levels", "", {**levels, "users": {dag.creator: 100}})
+    dag._hear(dag.servers[0], dag.servers[1])
+    dag._send(dag.servers[0], dag.creator, "m.room.message", None, {"body": "mine"})
+    (target,) = dag.extremities[dag.servers[0]]
+    dag._hear(dag.servers[1], dag.servers[0])
+    dag._send(dag.servers[1], other, "m.room.redaction", None, {"redacts": target})
+    (redaction,) = dag.extremities[dag.servers[1]]
+    dag._send(dag.servers[1], other, "m.room.message", None, {"body": "after"})
+    (after,) = dag.extremities[dag.servers[1]]
+    assert redaction != target
+    async with world(settings) as here:
+        waiting = Client(here.sync, dag.creator)
+        events = list(dag.events.values())
+        receive(provisioned, events[:-2])
+        await judged(provisioned, len(events) - 2)
+        await waiting.settle()
+        receive(provisioned, events[-2:])
+        await judged(provisioned, len(events))
+        await waiting.settle()
+        fresh = Client(here.sync, dag.creator, "NEW")
+        await fresh.settle()
+        for client in (waiting, fresh):
+            assert {target, after} <= client.received.keys() and redaction not in client.received
+            assert client.received[target]["content"] == {"body": "mine"}

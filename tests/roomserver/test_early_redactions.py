@@ -111,3 +111,38 @@ async def test_an_event_is_redacted_as_it_arrives_by_what_was_allowed_to(provisi
     }
     async with await AsyncConnection.connect(provisioned, autocommit=True) as connection:
         assert await differences(connection) == []
+
+
+def shown(dsn: str) -> set[str]:
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute(
+            "select e.event_id from eventlog.outputs o join eventlog.events e on e.id = o.entry where o.timeline is not null"
+        ).fetchall()
+    return {row[0] for row in rows}
+
+
+async def test_a_redaction_that_does_not_apply_or_names_nothing_known_has_no_place_in_the_timeline(
+    provisioned: str, tmp_path: Path
+) -> None:
+    settings = settings_for(provisioned, tmp_path)
+    relation = {"m.relates_to": {"rel_type": "m.reference", "event_id": "$somewhere"}}
+    async with running(settings), talk(settings) as here:
+        room_id = await with_strangers(provisioned, here)
+        (message,) = await here.writer.send([here.message(room_id, "mine")])
+        redactions_sent = {}
+        for n, (sender, named) in enumerate(
+            [(MALLORY, message.event_id), (MALLORY, "$unknown"), (MALLORY, "$a\0b"), (MALLORY, "x" * 300)]
+        ):
+            event = foreign(provisioned, room_id, sender, "m.room.redaction", relation, redacts=named)
+            receive(provisioned, [event])
+            verdicts = await judged(provisioned, 8 + n)
+            assert verdicts[event.event_id][0] == "a"
+            redactions_sent[event.event_id] = named
+        assert shown(provisioned).isdisjoint(redactions_sent)
+        (allowed,) = await here.writer.send(
+            [Draft(room_id, here.user, "m.room.redaction", {}, redacts=message.event_id)]
+        )
+        assert {message.event_id, allowed.event_id} <= shown(provisioned)
+        assert redactions(provisioned) == {message.event_id: allowed.event_id}
+    async with await AsyncConnection.connect(provisioned, autocommit=True) as connection:
+        assert await differences(connection) == []
