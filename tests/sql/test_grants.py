@@ -158,6 +158,31 @@ def test_no_component_may_do_what_is_an_administrators(database: str, role: str)
     assert set(outcomes) <= {"vacuum full eventlog.events"}
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update eventlog.positions set position = 0 where component = 'roomserver'",
+        "update eventlog.positions set position = 7 where component = 'activity'",
+        "update eventlog.positions set component = 'mine' where component = 'roomserver'",
+        "insert into eventlog.positions (component, shard, position, lsn, epoch) values ('roomserver', 9, 0, '0/0', 'e')",
+    ],
+)
+def test_a_reader_cannot_move_the_room_server(provisioned: str, statement: str) -> None:
+    move = "update eventlog.positions set position = 1 where component = 'search'"
+    with psycopg.connect(provisioned, autocommit=True) as owner:
+        owner.execute(
+            "insert into eventlog.positions (component, shard, position, lsn, epoch)"
+            " values ('activity', 0, 0, '0/0', 'e'), ('search', 0, 0, '0/0', 'e')"
+        )
+        with session_of(provisioned, "walden_reader") as connection:
+            assert connection.execute(move.encode()).rowcount == 1
+            with pytest.raises(errors.InsufficientPrivilege, match="a reader moves its own position alone"):
+                connection.execute(statement.encode())
+        assert owner.execute(
+            "select component, position from eventlog.positions where component <> 'search' order by component"
+        ).fetchall() == [("activity", 0), ("roomserver", 0)]
+
+
 async def test_the_hard_rules_hold_whatever_the_page_says(database: str) -> None:
     async with await psycopg.AsyncConnection.connect(database) as connection:
         _, rights = await table_rights(connection)
