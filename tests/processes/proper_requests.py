@@ -128,7 +128,7 @@ class Scene:
             "keys": {f"ed25519:{self.device_id}": "a"},
             "signatures": {self.user_id: {f"ed25519:{self.device_id}": "b"}},
         }
-        master = {"user_id": self.user_id, "usage": ["master"], "keys": {"ed25519:bWFzdGVy": "bWFzdGVy"}}
+        master = {"user_id": self.user_id, "usage": ["master"], "keys": {f"ed25519:{'A' * 43}": "A" * 43}}
         one_time = {"signed_curve25519:AAAAAQ": {"key": "a", "signatures": {}}}
         return {
             ("POST", V3 + "/keys/upload"): {

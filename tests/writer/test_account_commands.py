@@ -62,7 +62,7 @@ async def test_registration_tokens_are_made_listed_and_ended_by_command(
         found = {row["token"]: row for row in map(json.loads, rows)}
         assert (found["by-command"]["completed"], found["by-command"]["valid"]) == (1, False)
         assert found[made]["valid"] is True and found[made]["uses_allowed"] is None
-        assert (await run("registration-token", "end", made)).exit_code == 0
+        assert (await run("registration-token", "end", "--", made)).exit_code == 0
         again = {**body, "username": "commanded2", "auth": {**auth, "token": made}}
         assert (await other.anybody.post("register", again)).status == 401
-    assert (await run("registration-token", "end", made)).exit_code == 1
+    assert (await run("registration-token", "end", "--", made)).exit_code == 1
