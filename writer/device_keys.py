@@ -54,9 +54,11 @@ class DeviceKeys:
             raise invalid_param("There is one fallback key of each algorithm.")
         if device_keys:
             check_device_keys(device_keys, session.user_id, session.device_id)
-            await self._directory.put_device(session.user_id, session.device_id, device_keys)
         async with self._pool.connection() as connection, connection.transaction():
             counts, entry = await put_keys(connection, session.user_id, session.device_id, one_time, fallback)
+        if device_keys:
+            # Last: who finds the device begins a session at once, and finds one of those keys for it.
+            await self._directory.put_device(session.user_id, session.device_id, device_keys)
         if entry is not None:
             await self._log.settled(entry)
         resp.media = {"one_time_key_counts": counts}

@@ -130,6 +130,23 @@ async def test_the_next_sync_counts_the_keys_that_were_uploaded(api: Api) -> Non
         since = body["next_batch"]
 
 
+async def test_a_device_that_is_found_has_its_one_time_keys(api: Api) -> None:
+    bob = await api.register()
+    for _ in range(10):
+        alice = await api.register()
+
+        async def found(alice: Client = alice) -> Json:
+            while not (await query(bob, alice.user_id))["device_keys"][alice.user_id]:
+                pass
+            return await claim(bob, alice)
+
+        claimed = asyncio.create_task(found())
+        upload = {"device_keys": device_keys(alice, SigningKey.generate("x")), "one_time_keys": one_time(50)}
+        (await alice.post("keys/upload", upload)).ok()
+        async with asyncio.timeout(60):
+            assert await claimed, "whoever finds a device begins a session with it at once"
+
+
 async def test_a_deactivated_account_leaves_no_keys(api: Api) -> None:
     alice, bob = await api.register(), await api.register()
     (await alice.post("keys/upload", {"device_keys": device_keys(alice, SigningKey.generate("x"))})).ok()
