@@ -3,20 +3,17 @@
 Invariant: with `--dry-run` nothing changes; without it everything is in `eventlog.erasures`, with the login name of who asked.
 """
 
-import asyncio
 import getpass
 import os
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 from psycopg import AsyncConnection
 
-from bin.outcome import fail, settings, told
+from bin.database_session import Work, run_as
+from bin.outcome import fail, settings
 from eventlog.configuration import Settings
-
-Work = Callable[[AsyncConnection, Settings], Awaitable[Any]]
 
 KINDS = {"s": "state events", "m": "messages", "u": "user entries"}
 
@@ -38,18 +35,9 @@ def moment(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
-def in_database(work: Work) -> Any:
+def in_database(work: Work[Any]) -> Any:
     """Runs `work` with a connection of the maintenance login."""
-    found = settings()
-
-    async def connected() -> Any:
-        async with await AsyncConnection.connect(
-            found.dsn("maintenance", direct=True), autocommit=True, connect_timeout=found.database.connect_timeout
-        ) as connection:
-            return await work(connection, found)
-
-    with told():
-        return asyncio.run(connected())
+    return run_as("maintenance", work)
 
 
 def counted(counts: dict[str, int]) -> str:

@@ -6,7 +6,6 @@ made once however often it is asked for; the transaction id that its sender used
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 from typing import Any
@@ -16,7 +15,8 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
 
-from bin.outcome import fail, settings, told
+from bin.database_session import run_as
+from bin.outcome import fail
 from eventlog.configuration import Settings
 from eventlog.queries import Queries
 from eventlog.safe_text import unsafe
@@ -79,7 +79,7 @@ def show(entries: tuple[int, ...], as_json: bool) -> None:
     async def work(connection: AsyncConnection, _: Settings) -> list[Held]:
         return await _held(connection, entries)
 
-    for one in _in_database(work):
+    for one in run_as("owner", work):
         if as_json:
             row = {**dataclasses.asdict(one), "quarantined_at": one.quarantined_at.isoformat()}
             click.echo(json.dumps(row))
@@ -117,7 +117,7 @@ def requeue(entries: tuple[int, ...], everything: bool) -> None:
         return failures
 
     _wanted(entries, everything)
-    if failures := _in_database(work):
+    if failures := run_as("owner", work):
         fail(f"{failures} could not be requeued")
 
 
@@ -134,7 +134,7 @@ def dismiss(entries: tuple[int, ...], everything: bool) -> None:
         return len(held)
 
     _wanted(entries, everything)
-    click.echo(f"dismissed {_in_database(work)} entries")
+    click.echo(f"dismissed {run_as('owner', work)} entries")
 
 
 class _Sender:
@@ -244,16 +244,3 @@ async def _held(connection: AsyncConnection, entries: tuple[int, ...]) -> list[H
                 fail(f"{entry} is not in quarantine, or somebody has dealt with it")
             found += rows
     return found
-
-
-def _in_database(work: Any) -> Any:
-    found = settings()
-
-    async def connected() -> Any:
-        async with await AsyncConnection.connect(
-            found.dsn("owner", direct=True), autocommit=True, connect_timeout=found.database.connect_timeout
-        ) as connection:
-            return await work(connection, found)
-
-    with told():
-        return asyncio.run(connected())

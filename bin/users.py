@@ -9,13 +9,14 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import click
 from psycopg import AsyncConnection
 
-from bin.outcome import fail, settings, told
+from bin.database_session import Work, run_as
+from bin.outcome import fail
 from eventlog.configuration import Settings
 
 
@@ -27,23 +28,14 @@ def user() -> None:
     """
 
 
-def in_database(work: Callable[[AsyncConnection, Settings], Awaitable[Any]]) -> Any:
+def in_database(work: Work[Any]) -> Any:
     """Run `work` with a connection of the writers' login; refusals become sentences."""
     from matrix.errors import MatrixError
 
-    found = settings()
-
-    async def connected() -> Any:
-        async with await AsyncConnection.connect(
-            found.dsn("writer", direct=True), autocommit=True, connect_timeout=found.database.connect_timeout
-        ) as connection:
-            return await work(connection, found)
-
-    with told():
-        try:
-            return asyncio.run(connected())
-        except MatrixError as error:
-            fail(error.error)
+    try:
+        return run_as("writer", work)
+    except MatrixError as error:
+        fail(error.error)
 
 
 def user_id_of(name: str, found: Settings) -> str:

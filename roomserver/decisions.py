@@ -18,6 +18,7 @@ from psycopg import AsyncConnection
 
 from eventlog.faults import is_of_the_database
 from eventlog.pgoutput import Message
+from eventlog.standing import end
 from eventlog.statement import Statement
 from roomserver.deferrals import Deferrals
 from roomserver.effects import Effects
@@ -110,9 +111,7 @@ class Decisions:
 
     async def end(self) -> None:
         """A session ends: resolutions are broken off, and found again in the table."""
-        for task in [*self._resolutions]:
-            task.cancel()
-        await asyncio.gather(*self._resolutions, return_exceptions=True)
+        await end(*self._resolutions)
 
     def close(self) -> None:
         """Ends what was started aside."""

@@ -133,8 +133,7 @@ class RoomServer:
             await following
         except asyncio.CancelledError:
             if self._failure is None:
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
+                await end(following)
                 raise
             raise self._failure from None
 

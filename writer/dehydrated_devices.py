@@ -88,8 +88,7 @@ class DehydratedDevices:
             gone = await gone_devices(connection, key["user_id"])
         if row is None:
             raise not_found("No dehydrated device available.")
-        if gone is not None:
-            await self._log.settled(gone)
+        await self._log.settled(gone)
         resp.media = {"device_id": unsafe(row[0])}
 
     async def on_get_events(self, req: Request, resp: Response, device_id: str) -> None:

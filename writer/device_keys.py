@@ -59,8 +59,7 @@ class DeviceKeys:
         if device_keys:
             # Last: who finds the device begins a session at once, and finds one of those keys for it.
             await self._directory.put_device(session.user_id, session.device_id, device_keys)
-        if entry is not None:
-            await self._log.settled(entry)
+        await self._log.settled(entry)
         resp.media = {"one_time_key_counts": counts}
 
 

@@ -53,8 +53,7 @@ class KeyClaims:
             given, entry = await self._dispenser.answer(wishes, len(wishes))
             for (user_id, device_id, algorithm), (key_id, key) in given.items():
                 found.setdefault(user_id, {})[device_id] = {f"{algorithm}:{key_id}": orjson.loads(key)}
-            if entry is not None:
-                await self._log.settled(entry)
+            await self._log.settled(entry)
         resp.media = {"one_time_keys": found, "failures": failures}
 
     async def _hand_out(self, asked: list[list[Wish]]) -> list[Given]:

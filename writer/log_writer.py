@@ -147,8 +147,13 @@ class LogWriter:
         if len(self._queue) >= MAX_QUEUE or self._head.unjudged >= MAX_UNJUDGED:
             raise MatrixError(503, "M_UNKNOWN", "The server is overloaded. Try again later.")
 
-    async def settled(self, entry: int) -> None:
-        """Waits until an entry that is committed is judged, a bounded time: what it says holds whether it is or not."""
+    async def settled(self, entry: int | None) -> None:
+        """Waits until an entry that is committed is judged, a bounded time: what it says holds whether it is or not.
+
+        None: there is nothing to wait for.
+        """
+        if entry is None:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._timeout):
                 await self._head.expect(entry)

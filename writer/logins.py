@@ -99,7 +99,7 @@ class Logins:
             await connection.execute(NOTIFY, {"user_id": user_id})
             gone = await gone_devices(connection, user_id)
         self._sessions.forget(user_id)
-        await self._judged(gone)
+        await self._log.settled(gone)
 
     async def end_all(self, user_id: str) -> None:
         """Deletes all devices of a user and logs them out."""
@@ -107,11 +107,7 @@ class Logins:
             await logout_others(connection, user_id, None)
             gone = await gone_devices(connection, user_id)
         self._sessions.forget(user_id)
-        await self._judged(gone)
-
-    async def _judged(self, gone: int | None) -> None:
-        if gone is not None:
-            await self._log.settled(gone)
+        await self._log.settled(gone)
 
     async def _readmit(self, connection: AsyncConnection, refresh_token: str) -> bool:
         """Knows again a session that was given out in a time that was lost; False for any other token."""

@@ -76,8 +76,7 @@ class PasswordChange:
                 kept_device=None if session is None else session.device_id,
             )
         self._sessions.forget(user_id)
-        if gone is not None:
-            await self._log.settled(gone)
+        await self._log.settled(gone)
         if "sid" in left:
             await self._validations.end(left["sid"])
         await self._interactive.end(session_id)

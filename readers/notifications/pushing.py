@@ -24,7 +24,7 @@ from eventlog.metrics import Tallies
 from eventlog.outgoing import Guard, GuardedClient, body_of
 from eventlog.queries import Queries
 from eventlog.safe_text import safe
-from eventlog.standing import persist
+from eventlog.standing import end, persist
 from readers.notifications.payload import Push
 from readers.notifications.rooms import SQL as COUNTS
 
@@ -99,10 +99,7 @@ class Pushing:
             try:
                 await self._work(connection, gateways)
             finally:
-                tasks = list(self._under_way.values())
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await end(*self._under_way.values())
                 self._under_way.clear()
 
     async def _work(self, connection: AsyncConnection, gateways: Gateways) -> None:
