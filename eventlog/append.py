@@ -5,6 +5,7 @@ Invariant: one call is one statement of one transaction, and what it answers `ap
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, Literal, NamedTuple
@@ -15,8 +16,16 @@ from psycopg import AsyncConnection
 from eventlog.safe_text import safe
 from eventlog.statement import Statement
 
-Status = Literal["appended", "duplicate", "moved"]
-_STATUS: Final[dict[bytes, Status]] = {b"appended": "appended", b"duplicate": "duplicate", b"moved": "moved"}
+CLOCK_SECONDS: Final = 60.0
+"""How long what is known of the database's clock is good for."""
+
+Status = Literal["appended", "duplicate", "moved", "late"]
+_STATUS: Final[dict[bytes, Status]] = {
+    b"appended": "appended",
+    b"duplicate": "duplicate",
+    b"moved": "moved",
+    b"late": "late",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +84,40 @@ def append_statement(connection: AsyncConnection, *, prepare: bool = True) -> St
     )
 
 
-async def append(statement: Statement, rooms: list[RoomSeen], entries: list[Entry]) -> list[Appended]:
-    """Appends a batch in order and answers per entry. Entries of a room that moved on since `rooms` come back `moved`.
+class DatabaseClock:
+    """The clock of the database at the other end of one connection, as it was found within the last `CLOCK_SECONDS`."""
+
+    def __init__(self, connection: AsyncConnection, *, prepare: bool = True) -> None:
+        self._statement = Statement(connection, "select extract(epoch from clock_timestamp())", prepare=prepare)
+        self._ahead = 0.0
+        self._good_until = 0.0
+
+    async def at(self, moment: float) -> float:
+        """What it shows, in seconds since 1970, when the event loop's shows `moment`. A slow answer makes it show less."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._good_until:
+            ((shown,),) = await self._statement.run()
+            assert shown is not None
+            self._ahead = float(shown) - loop.time()
+            self._good_until = loop.time() + CLOCK_SECONDS
+        return moment + self._ahead
+
+    def forget(self) -> None:
+        """It was not as it seemed: somebody set it, perhaps."""
+        self._good_until = 0.0
+
+
+async def append(
+    statement: Statement, rooms: list[RoomSeen], entries: list[Entry], *, until: float | None = None
+) -> list[Appended]:
+    """Appends a batch in order and answers per entry. Entries of a room that moved on since `rooms` come back `moved`, and all
+    come back `late` if the server's process got to it after `until`, seconds since 1970 by its own clock.
 
     Raises psycopg.Error, with nothing appended: UniqueViolation when an event id or, for kind u, a transaction id was taken in
     the same moment; the caller builds again.
     """
-    batch: dict[str, list[dict[str, Any]]] = {
+    batch: dict[str, Any] = {
+        "until": until,
         "rooms": [
             {"room_id": r.room_id, "tip": r.tip, "state_position": r.state_position, "generation": r.generation}
             for r in rooms

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from eventlog.append import Appended, Entry, RoomSeen, append
+from eventlog.append import Appended, DatabaseClock, Entry, RoomSeen, append
 from eventlog.pools import Pool
 from eventlog.shards import shard_of
 from eventlog.statement import Statement
@@ -82,7 +82,15 @@ class Built:
 class Group:
     """One round: views, building, one append."""
 
-    def __init__(self, signer: Signer, views: Views, pool: Pool, statement: Statement, requests: list[Request]) -> None:
+    def __init__(
+        self,
+        signer: Signer,
+        views: Views,
+        pool: Pool,
+        statement: Statement,
+        clock: DatabaseClock,
+        requests: list[Request],
+    ) -> None:
         self.signer = signer
         self.cache = views
         self.again: list[Request] = []
@@ -90,6 +98,7 @@ class Group:
         self.unbuilt: list[Request] = []
         self.pool = pool
         self.statement = statement
+        self.clock = clock
         self.requests = requests
         # Rooms read in this round, and rooms whose state earlier requests of the round change.
         self.fresh: set[str] = set()
@@ -113,7 +122,9 @@ class Group:
         entries = [entry for b in built for entry in b.entries]
         named = dict.fromkeys(e.room_id for e in entries if e.kind != "u" and e.room_id is not None)
         rooms = [self.seen[room_id] for room_id in named]
-        answers = await append(self.statement, rooms, entries)
+        # What somebody was told had failed must not come after what they did next: no later than that is it appended.
+        until = await self.clock.at(min(b.request.deadline for b in built))
+        answers = await append(self.statement, rooms, entries, until=until)
         at = 0
         for b in built:
             self._settle(b, answers[at : at + len(b.entries)])
@@ -302,7 +313,9 @@ class Group:
     def _settle(self, built: Built, answers: list[Appended]) -> None:
         request = built.request
         room_id = built.entries[0].room_id if built.entries[0].kind != "u" else None
-        if any(answer.status == "moved" for answer in answers):
+        if any(answer.status in ("moved", "late") for answer in answers):
+            if answers[0].status == "late":
+                self.clock.forget()
             self.again.append(request)
             return
         placed: list[tuple[str, int]] = []

@@ -5,7 +5,7 @@ commit, one wait for the verdicts. Within a group the local events of a room cha
 before it leave it. A request is answered when its events are committed and judged.
 
     requests ──▶ queue ──▶ group: views ▶ build ▶ append ──▶ verdicts ──▶ answers
-                   ▲                                 │ moved, stale
+                   ▲                                 │ moved, late, stale
                    └─────────────────────────────────┘
 """
 
@@ -22,7 +22,7 @@ import orjson
 import psycopg
 import structlog
 
-from eventlog.append import Entry, append_statement, release
+from eventlog.append import DatabaseClock, Entry, append_statement, release
 from eventlog.head import Head, Verdict
 from eventlog.metrics import Level
 from eventlog.pools import Pool
@@ -74,7 +74,7 @@ class LogWriter:
         self._views = Views()
         self._queue: deque[Request] = deque()
         self._parked: dict[str, deque[Request]] = {}
-        self._append: Statement | None = None
+        self._append: tuple[Statement, DatabaseClock] | None = None
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.acted: Callable[[str], None] | None = None
@@ -262,7 +262,7 @@ class LogWriter:
                 continue
             try:
                 began = time.perf_counter()
-                round_ = Group(self._signer, self._views, self._pool, await self._statement(), group)
+                round_ = Group(self._signer, self._views, self._pool, *await self._appending(), group)
                 await round_.run()
                 metrics.APPEND_SECONDS.observe(time.perf_counter() - began)
                 metrics.GROUP_REQUESTS.observe(len(group))
@@ -281,19 +281,21 @@ class LogWriter:
                         self._views.drop(request.room_id)
                     fail(request, MatrixError(500, "M_UNKNOWN", f"Internal error: {type(error).__name__}."))
 
-    async def _statement(self) -> Statement:
-        """The append's statement, on a connection that is kept for it until it breaks."""
-        statement = self._append
-        if statement is None or not statement.usable:
+    async def _appending(self) -> tuple[Statement, DatabaseClock]:
+        """The append's statement and its database's clock, on a connection that is kept for them until it breaks."""
+        appending = self._append
+        if appending is None or not appending[0].usable:
             await self._let_go()
             connection = await self._appends.getconn()
-            statement = self._append = append_statement(connection, prepare=connection.prepare_threshold is not None)
-        return statement
+            prepare = connection.prepare_threshold is not None
+            appending = append_statement(connection, prepare=prepare), DatabaseClock(connection, prepare=prepare)
+            self._append = appending
+        return appending
 
     async def _let_go(self) -> None:
-        statement, self._append = self._append, None
-        if statement is not None:
-            await self._appends.putconn(statement.connection)
+        appending, self._append = self._append, None
+        if appending is not None:
+            await self._appends.putconn(appending[0].connection)
 
     def _sort_out(self, group: Group) -> None:
         for room_id, entry in group.state_entry.items():

@@ -88,6 +88,13 @@ declare
     before_entry bigint[];
     lone bigint;
 begin
+    -- Its writer has given it up, and may have told a client so: what this says may be older by now than what was taken since.
+    if clock_timestamp() > to_timestamp((batch ->> 'until')::double precision) then
+        return query
+        select (e ->> 'o')::integer, 'late', null::bigint, null::text from jsonb_array_elements(batch -> 'entries') as e;
+        return;
+    end if;
+
     if jsonb_array_length(batch -> 'entries') = 1 then
         lone := eventlog.append_one(batch -> 'rooms' -> 0, batch -> 'entries' -> 0);
         if lone is not null then
@@ -197,7 +204,7 @@ begin
     end if;
 end
 $$;
-comment on function eventlog.append_v1(jsonb) is 'Appends a batch: {rooms: [room_seen], entries: [new_entry]}. Answers per entry, in any order: appended, duplicate (of an earlier transaction id) or moved (build it again).';
+comment on function eventlog.append_v1(jsonb) is 'Appends a batch: {rooms: [room_seen], entries: [new_entry], until: seconds since 1970 or absent}. Answers per entry, in any order: appended, duplicate (of an earlier transaction id), moved (build it again) or late (it was after `until`, by the clock of the database).';
 
 -- Claims that came back stale or rejected are given to the event that is built in their place.
 create function eventlog.release_v1(keys text[], entries bigint[]) returns integer

@@ -60,6 +60,34 @@ async def conversation(server: WholeServer) -> AsyncIterator[Load]:
         await load.close()
 
 
+async def test_what_a_client_was_told_had_failed_does_not_come_after_what_it_did_next(tmp_path: Path) -> None:
+    """The session that was to make it hung for a while, and went on when its writer had given it up."""
+    server = WholeServer(tmp_path / "d", WALDEN_CLIENT_PROCESSES="2", WALDEN_LOG_VERDICT_TIMEOUT="2")
+    async with running(server), Person(server.url) as person:
+        await person.register()
+        path = f"user/{segment(person.user_id)}/account_data/test.counter"
+        await person.call("PUT", path, {"value": 0})
+        with psycopg.connect(server.settings.dsn(), autocommit=True) as connection:
+            found = "select pid from pg_stat_activity where application_name = 'walden appends'"
+            appending = [row[0] for row in connection.execute(found)]
+            assert appending
+            for pid in appending:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                answers = [await person.once("PUT", path, {"value": n}) for n in range(1, 4)]
+                assert {status for status, _ in answers} == {503}
+            finally:
+                for pid in appending:
+                    os.kill(pid, signal.SIGCONT)
+            await person.call("PUT", path, {"value": 4})
+            await asyncio.sleep(1)
+            assert await person.call("GET", path) == {"value": 4}
+            made = connection.execute(
+                "select count(*) from eventlog.events where json like '%test.counter%'"
+            ).fetchone()
+            assert made == (2,)
+
+
 async def test_a_database_that_is_back_costs_no_request_its_answer(server: WholeServer) -> None:
     """Every idle connection ended with it, of which a quiet server finds the last one hours later."""
     back = "the database is back: idle connections were looked through"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import psycopg
@@ -133,3 +134,17 @@ def test_a_transaction_id_that_was_used_gets_the_earlier_event(log: psycopg.Conn
     ).fetchall()
     assert rows == [("duplicate", "$1")]
     assert content(log) == before
+
+
+@pytest.mark.parametrize("events", [EVENTS[:1], EVENTS], ids=len)
+def test_what_comes_after_its_time_is_not_appended(log: psycopg.Connection[Any], events: list[Json]) -> None:
+    rooms = [{"room_id": ROOM, "tip": None, "state_position": 1, "generation": 0}]
+    batch = {"rooms": rooms, "entries": [{"o": o, **one} for o, one in enumerate(events)]}
+    before = content(log)
+    for until, statuses in ((time.time() - 60, {"late"}), (time.time() + 60, {"appended"})):
+        rows = log.execute(
+            "select status, entry from eventlog.append_v1(%s::jsonb)", [json.dumps({**batch, "until": until})]
+        ).fetchall()
+        assert len(rows) == len(events)
+        assert {row[0] for row in rows} == statuses
+        assert (content(log) == before) is ("late" in statuses)
