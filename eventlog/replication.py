@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import select
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from struct import Struct
 from types import TracebackType
@@ -35,7 +35,7 @@ from eventlog.handshake import History, Setup, Subscription, shake_hands
 from eventlog.heartbeat import PREFIX, Emit, Heartbeat
 from eventlog.pgoutput import EPOCH_2000, Commit, DecodeError, Decoder, Message, Wanted
 from eventlog.progress import Progress
-from eventlog.slots import Loss, SlotLost
+from eventlog.slots import Loss, SlotActive, SlotLost
 from eventlog.standing import end
 
 MOST_SILENT: Final = 10.0
@@ -51,6 +51,8 @@ LAZY_SECONDS: Final = 0.5
 """How long a consumer that is not hungry leaves in the socket what has come."""
 SLICE_BYTES: Final = 128 << 10
 """Decoded at a stretch before other tasks of the process get a turn: about 2 ms."""
+
+NO_STREAM: Final = (SlotActive, psycopg.errors.TooManyConnections)
 
 _KEEPALIVE: Final = Struct(">xQqB").unpack_from
 _STATUS: Final = Struct(">cQQQqB").pack
@@ -79,6 +81,8 @@ class Subscriber:
     `heartbeat_seconds`. A batch that takes over `away_seconds` while the server has more to send costs the connection,
     which is made again. A transaction beyond `transaction_bytes` is a DecodeError. While `hungry` says no, what comes is left in
     the socket for up to `LAZY_SECONDS` or until `nudge`: the server sends a transaction in pieces, each of which wakes a process.
+    `without` is run between attempts at a server that is there and gives no stream, since a session that hangs has the slot or
+    all walsenders are taken: the tables may be worked from meanwhile.
 
     Entering and iterating raise SlotLost (catch up from the tables), Misconfigured, DecodeError, an error that `judge`s to
     stop, or the last one when the budget of `retries` is spent.
@@ -102,6 +106,7 @@ class Subscriber:
         transaction_bytes: int = 256 << 20,
         retries: Retries | None = None,
         hungry: Callable[[], bool] | None = None,
+        without: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.progress = Progress(received=start_lsn, delivered=start_lsn, confirmed=start_lsn)
         self._subscription = Subscription(dsn, slot, tuple(publications), temporary_copy_of, messages, history)
@@ -109,7 +114,7 @@ class Subscriber:
         self._transaction_bytes = transaction_bytes
         self._adopt_idle = temporary_copy_of is not None if adopt_idle is None else adopt_idle
         self._heartbeat = Heartbeat(heartbeat, heartbeat_seconds) if heartbeat is not None else None
-        self._retries, self._hungry = retries or Retries(), hungry
+        self._retries, self._hungry, self._without = retries or Retries(), hungry, without
         self._delays: Iterator[float] | None = None
         self._setup: Setup | None = None
         self._news = asyncio.Event()
@@ -351,6 +356,8 @@ class Subscriber:
                 _log.warning("stream cut", slot=self._subscription.slot, error=str(cause), remedy=remedy, retry_in=wait)
                 if wait is None:
                     raise cause
+                if self._without is not None and isinstance(cause, NO_STREAM):
+                    await self._without()
                 await asyncio.sleep(wait)
             try:
                 self._start(await shake_hands(self._subscription, self.progress.confirmed))

@@ -106,7 +106,19 @@ update eventlog.positions p
 set owner = %(owner)s::uuid, pid = %(pid)s, clean = false
 from (select component, shard, clean from eventlog.positions where component = 'roomserver' and shard = %(shard)s for update) b
 where p.component = b.component and p.shard = b.shard
-returning p.position, (p.lsn - '0/0'::pg_lsn)::bigint, p.epoch, b.clean, p.moved_at
+returning p.position, (p.lsn - '0/0'::pg_lsn)::bigint, b.clean
+
+-- behind --
+-- Since when entries of a shard may have no verdict, and what time it is.
+select moved_at, clock_timestamp() from eventlog.positions where component = 'roomserver' and shard = %(shard)s
+
+-- caught_up --
+-- Notes that every entry of a shard from before a moment has a verdict, and tells where the log ends.
+with caught_up as (
+    update eventlog.positions set moved_at = greatest(moved_at, %(at)s)
+    where component = 'roomserver' and shard = %(shard)s and owner = %(owner)s::uuid
+)
+select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint
 
 -- leave --
 -- Says that the shard was left in order.

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import uuid
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import psycopg
 import structlog
@@ -108,16 +108,16 @@ class RoomServer:
         async with await self._connect() as connection:
             await self._wait_for_lock(connection)
             await self._check_history(connection)
-            clean, moved_at = await self._take(connection)
+            clean = await self._take(connection)
             remembering = stand(self._remember, "remember")
             try:
                 await self.decisions.settle()
                 if not clean and not self._begun:
                     log.warning("the last room server did not stop in order: trying entries singly", shard=self.shard)
-                    await self._catch_up(connection, moved_at, singly=True)
+                    await self._catch_up(connection, singly=True)
                 self._begun = True
                 self.decisions.resume()
-                await self._watch(asyncio.create_task(self._follow(moved_at), name="follow"))
+                await self._watch(asyncio.create_task(self._follow(), name="follow"))
             finally:
                 await end(remembering)
                 await self.decisions.end()
@@ -151,17 +151,17 @@ class RoomServer:
                 said = True
             await asyncio.sleep(0.5)
 
-    async def _take(self, connection: AsyncConnection) -> tuple[bool, datetime]:
+    async def _take(self, connection: AsyncConnection) -> bool:
         cursor = await connection.execute(SQL["take"], {"owner": self.owner, "pid": os.getpid(), "shard": self.shard})
         row = await cursor.fetchone()
         if row is None:
             raise RuntimeError(f"shard {self.shard} has no position: run walden init")
-        position, self.lsn, _, clean, moved_at = row
+        position, self.lsn, clean = row
         await self.decisions.begin(connection, position)
         log.info("room server took its shard", shard=self.shard, position=position)
-        return clean, moved_at
+        return bool(clean)
 
-    async def _follow(self, moved_at: datetime) -> None:
+    async def _follow(self) -> None:
         row = await (await self._live().execute(SQL["database_oid"])).fetchone()
         assert row is not None
         slot = roomserver_slot(row[0], self.shard)
@@ -174,11 +174,12 @@ class RoomServer:
                 start_lsn=self.lsn,
                 heartbeat=self._heartbeat,
                 retries=Retries(most=MOST_PAUSE),
+                without=self._work_without_a_stream,
             )
             try:
                 async with subscriber:
                     self.decisions.metrics.connected(subscriber)
-                    await self._catch_up(self._live(), moved_at)
+                    await self._catch_up(self._live())
                     async for batch in subscriber.batches(
                         max_rows=MAX_ROWS, max_bytes=MAX_BYTES, max_wait=IDLE_SECONDS
                     ):
@@ -192,7 +193,10 @@ class RoomServer:
                 # The tables are the truth: work from them until a new slot can be made, then look once more.
                 log.warning("slot lost: working from the tables", slot=str(slot), why=str(loss))
                 self.decisions.metrics.slot_losses.inc()
-                await self._remake_slot(str(slot), moved_at)
+                await self._remake_slot(str(slot))
+
+    async def _work_without_a_stream(self) -> None:
+        await self._catch_up(self._live())
 
     async def _check_history(self, connection: AsyncConnection) -> None:
         """Begins an epoch after a failover, before an LSN stored under the old one is read: the tables tell what is open.
@@ -278,7 +282,7 @@ class RoomServer:
     async def _heartbeat(self, payload: bytes) -> None:
         await self._live().execute("select pg_logical_emit_message(false, 'walden.heartbeat', %s::bytea)", [payload])
 
-    async def _remake_slot(self, slot: str, moved_at: datetime) -> None:
+    async def _remake_slot(self, slot: str) -> None:
         replication = component_dsn(self.settings, "replication", name=f"roomserver {self.shard}")
         making: asyncio.Task[None] | None = None
 
@@ -295,7 +299,7 @@ class RoomServer:
                         log.info("the slot cannot be made yet", why=str(making.exception()))
                         await asyncio.sleep(0.5)
                     making = asyncio.create_task(make(), name="make slot")
-                await self._catch_up(self._live(), moved_at)
+                await self._catch_up(self._live())
                 await asyncio.wait([making], timeout=0.2)
         finally:
             if making is not None and not making.done():
@@ -303,8 +307,11 @@ class RoomServer:
         # Whatever the new slot shows from before is known from the tables.
         self.lsn = 0
 
-    async def _catch_up(self, connection: AsyncConnection, moved_at: datetime, *, singly: bool = False) -> None:
+    async def _catch_up(self, connection: AsyncConnection, *, singly: bool = False) -> None:
         """Judges every entry that has no verdict, from the tables."""
+        row = await (await connection.execute(SQL["behind"], {"shard": self.shard})).fetchone()
+        assert row is not None
+        moved_at, at = row
         since = max(0, int((moved_at - MARGIN).timestamp() * 1000)) << 20
         found = 0
         while True:
@@ -320,9 +327,8 @@ class RoomServer:
             else:
                 await self.decisions.process(entries, None)
             connection = self._live()
-        row = await (
-            await connection.execute("select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint")
-        ).fetchone()
+        caught_up = {"shard": self.shard, "owner": self.owner, "at": at}
+        row = await (await connection.execute(SQL["caught_up"], caught_up)).fetchone()
         assert row is not None
         self.seen_until = int(row[0])
         if found:
@@ -376,10 +382,10 @@ async def catch_up(settings: Settings, shard: int) -> int:
     try:
         async with await server._connect() as connection:
             await server._wait_for_lock(connection)
-            _, moved_at = await server._take(connection)
+            await server._take(connection)
             try:
                 await server.decisions.settle()
-                await server._catch_up(connection, moved_at)
+                await server._catch_up(connection)
             finally:
                 await server.decisions.end()
             await connection.execute(SQL["leave"], {"shard": shard, "owner": server.owner})

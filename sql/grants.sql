@@ -48,7 +48,7 @@ grant execute on function eventlog.begin_epoch_v1(text, text, text, integer) to 
 grant execute on function eventlog.begin_epoch_v2(text, text, text, text, integer, bigint, jsonb, boolean) to walden_roomserver;
 grant execute on function roomserver.commit_v1(jsonb), roomserver.break_chain_v1(text, bigint), eventlog.next_id() to walden_roomserver;
 -- Its position moves by commit_v1 alone.
-grant update (owner, pid, clean, lsn) on eventlog.positions to walden_roomserver;
+grant update (owner, pid, clean, lsn, moved_at) on eventlog.positions to walden_roomserver;
 grant insert, update on eventlog.positions to walden_reader;
 grant select, insert, update, delete on roomserver.attempts to walden_roomserver;
 grant usage on sequence roomserver.rooms_nid_seq, eventlog.entry_numbers to walden_roomserver;

@@ -21,8 +21,10 @@ begin
         return false;
     end if;
 
+    -- A batch without an LSN is from the tables: older entries than these may still wait there.
     update eventlog.positions p
-    set position = (batch ->> 'to')::bigint, lsn = greatest(p.lsn, (batch ->> 'lsn')::pg_lsn), moved_at = now()
+    set position = (batch ->> 'to')::bigint, lsn = greatest(p.lsn, (batch ->> 'lsn')::pg_lsn),
+        moved_at = case when batch ->> 'lsn' is null then p.moved_at else now() end
     where p.component = 'roomserver' and p.shard = (batch ->> 'shard')::smallint
       and p.owner = (batch ->> 'owner')::uuid and p.position = (batch ->> 'from')::bigint
     returning p.epoch into in_epoch;

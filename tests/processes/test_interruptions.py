@@ -241,6 +241,28 @@ async def test_slots_dropped_while_somebody_holds_a_transaction_open_hold_up_nob
                 await asyncio.to_thread(until_there, cluster.dsn(), before)
 
 
+async def test_a_slot_that_a_hung_session_keeps_is_done_without(tmp_path: Path) -> None:
+    with Cluster(18, {**SMALL, "wal_sender_timeout": "3s"}) as cluster:
+        cluster.execute("create database walden")
+        async with (
+            running(WholeServer(tmp_path / "d", WALDEN_DATABASE_DSN=cluster.dsn("walden"))) as server,
+            conversation(server) as load,
+        ):
+            with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
+                found = "select active_pid from pg_replication_slots where slot_name like '%roomserver%' and active"
+                row = connection.execute(found).fetchone()
+                assert row is not None
+                os.kill(row[0], signal.SIGSTOP)
+                try:
+                    await asyncio.sleep(5)
+                    for _ in range(3):
+                        await load.recovered(time.monotonic(), RECOVERY_SECONDS)
+                    assert connection.execute(found).fetchone() == row
+                finally:
+                    os.kill(row[0], signal.SIGCONT)
+            await load.recovered(time.monotonic(), RECOVERY_SECONDS)
+
+
 async def test_connections_that_break_or_go_silent_cost_a_pause_and_no_event(tmp_path: Path) -> None:
     with Cluster(18, SMALL) as cluster:
         cluster.execute("create database walden")

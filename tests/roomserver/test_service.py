@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from itertools import count as count_up
 from pathlib import Path
 
 import psycopg
@@ -13,7 +16,9 @@ from structlog.testing import capture_logs
 
 from matrix.errors import MatrixError
 from matrix.events import Event
-from roomserver import judge
+from roomserver import judge, service
+from roomserver.entries import Entry
+from roomserver.service import RoomServer
 from tests.matrix.room_dag import RoomDag
 from writer.drafts import Draft
 
@@ -240,6 +245,37 @@ async def test_a_restart_after_a_kill_tries_what_was_open_singly(provisioned: st
         await judged(provisioned, count)
     assert rows(provisioned, "select count(*) from roomserver.attempts") == [(0,)]
     assert rows(provisioned, "select clean from eventlog.positions where component = 'roomserver'") == [(True,)]
+    assert_dense_and_once(provisioned)
+
+
+async def test_who_ends_in_the_middle_of_catching_up_leaves_nothing_too_old_to_be_found(
+    provisioned: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dag = RoomDag("11", 5, servers=2, users_per_server=2).grow(20)
+    count = receive(provisioned, dag.events.values())
+    with psycopg.connect(provisioned, autocommit=True) as connection:
+        connection.execute(
+            "select pg_drop_replication_slot(slot_name) from pg_replication_slots"
+            " where database = current_database() and slot_name like '%%roomserver%%'"
+        )
+    monkeypatch.setattr(service, "MARGIN", timedelta(0))
+    monkeypatch.setattr(service, "CHUNK", 5)
+    settings = settings_for(provisioned, tmp_path)
+    first = RoomServer(settings, 0)
+    process, times = first.decisions.process, count_up()
+
+    async def break_off(entries: Sequence[Entry], lsn: int | None) -> None:
+        if next(times) == 2:
+            raise RuntimeError("broken off")
+        await process(entries, lsn)
+
+    monkeypatch.setattr(first.decisions, "process", break_off)
+    with pytest.raises(RuntimeError, match="broken off"):
+        await first.run()
+    first.decisions.close()
+    assert 0 < first.decisions.position < count
+    async with running(settings):
+        await judged(provisioned, count)
     assert_dense_and_once(provisioned)
 
 

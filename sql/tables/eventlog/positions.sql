@@ -19,4 +19,4 @@ comment on column eventlog.positions.epoch is 'Epoch the position belongs to; an
 comment on column eventlog.positions.owner is 'Random id of the running consumer; a batch of another owner changes no row, and that consumer stops.';
 comment on column eventlog.positions.pid is 'Operating-system process id of the owner, for walden status.';
 comment on column eventlog.positions.clean is 'False while a consumer runs: found false at start, entries are tried singly first.';
-comment on column eventlog.positions.moved_at is 'When the position last moved.';
+comment on column eventlog.positions.moved_at is 'When the position last moved; the room server''s: when it last had judged all there was.';
