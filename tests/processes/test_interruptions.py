@@ -60,13 +60,18 @@ async def conversation(server: WholeServer) -> AsyncIterator[Load]:
         await load.close()
 
 
-async def test_what_a_client_was_told_had_failed_does_not_come_after_what_it_did_next(tmp_path: Path) -> None:
-    """The session that was to make it hung for a while, and went on when its writer had given it up."""
-    server = WholeServer(tmp_path / "d", WALDEN_CLIENT_PROCESSES="2", WALDEN_LOG_VERDICT_TIMEOUT="2")
+@pytest.mark.parametrize("ended", [False, True], ids=["goes on", "is ended"])
+async def test_what_a_client_was_told_had_failed_does_not_come_after_what_it_did_next(
+    tmp_path: Path, ended: bool
+) -> None:
+    """The session that was to make it hung for a while, until its writer had given it up; then it goes on, or is ended."""
+    server = WholeServer(tmp_path / "d", WALDEN_LOG_VERDICT_TIMEOUT="2")
     async with running(server), Person(server.url) as person:
         await person.register()
+        room_id = await person.create_room()
         path = f"user/{segment(person.user_id)}/account_data/test.counter"
         await person.call("PUT", path, {"value": 0})
+        await person.send(room_id, "before")
         with psycopg.connect(server.settings.dsn(), autocommit=True) as connection:
             found = "select pid from pg_stat_activity where application_name = 'walden appends'"
             appending = [row[0] for row in connection.execute(found)]
@@ -74,12 +79,16 @@ async def test_what_a_client_was_told_had_failed_does_not_come_after_what_it_did
             for pid in appending:
                 os.kill(pid, signal.SIGSTOP)
             try:
-                answers = [await person.once("PUT", path, {"value": n}) for n in range(1, 4)]
-                assert {status for status, _ in answers} == {503}
+                message = f"rooms/{segment(room_id)}/send/m.room.message/lost", {"msgtype": "m.text", "body": "lost"}
+                asked = [person.once("PUT", *message), *(person.once("PUT", path, {"value": n}) for n in range(1, 4))]
+                assert {status for status, _ in await asyncio.gather(*asked)} == {503}
+                if ended:
+                    connection.execute("select pg_terminate_backend(pid) from unnest(%s::int[]) as pid", [appending])
             finally:
                 for pid in appending:
                     os.kill(pid, signal.SIGCONT)
             await person.call("PUT", path, {"value": 4})
+            await person.send(room_id, "after")
             await asyncio.sleep(1)
             assert await person.call("GET", path) == {"value": 4}
             made = connection.execute(
