@@ -347,12 +347,10 @@ class LogWriter:
     def _lost(self, group: Sequence[Request]) -> None:
         """The answer to an append was lost. Where a claim tells whether it was made, it is tried again."""
         for request in group:
-            # It was moved on over events that may not be there, also by requests that nobody waits for any more.
-            if request.room_id is not None:
-                self._views.drop(request.room_id)
             if request.drafts[0].txn_id is None and request.checked:
                 fail(request, MatrixError(503, "M_UNKNOWN", "The database did not answer. Try again."))
-        self._again([r for r in group if not r.future.done()])
+        # Also those that nobody waits for any more: they moved the views of their rooms on, over events that may not be there.
+        self._again(group)
 
     def _park(self, room_id: str, entry: int) -> None:
         """Holds requests of a room back until the verdict on its last state event."""
